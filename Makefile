@@ -1,0 +1,56 @@
+# make            build, lint and test
+# make demo       the whole of Hourpass on this machine, in one process
+#
+# make demo ARGS='…'   make fuzz FUZZTIME=5m   make bench BENCH=Verify
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOFUMPT_VERSION       := v0.12.0
+GOVULNCHECK_VERSION   := v1.9.0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 30s
+BENCH    ?= .
+
+# Each tool stands in a folder of its version: a new version is a new file.
+TOOLS         := $(CURDIR)/bin/tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
+GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
+
+.PHONY: all build test lint fmt fuzz bench demo vuln
+
+all: build lint test
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/hourpass/hourpass/cmd/internal/program.Version=$(VERSION)" -o bin/ ./cmd/...
+
+test:
+	@scripts/test-deps
+	go test -race -timeout 9m ./...
+
+lint: $(GOLANGCI_LINT)
+	$(GOLANGCI_LINT) run ./...
+
+fmt: $(GOFUMPT)
+	$(GOFUMPT) -w .
+
+fuzz:
+	@scripts/fuzz $(FUZZTIME)
+
+bench:
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+demo: build
+	bin/hourpass-dev $(ARGS)
+
+vuln: $(GOVULNCHECK)
+	@scripts/vuln $(GOVULNCHECK)
+
+$(GOLANGCI_LINT):
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(GOFUMPT):
+	GOBIN=$(@D) go install mvdan.cc/gofumpt@$(GOFUMPT_VERSION)
+
+$(GOVULNCHECK):
+	GOBIN=$(@D) go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)

@@ -1,0 +1,113 @@
+package verifierd
+
+import (
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/hourpass/hourpass/cmd/internal/program"
+	"github.com/hourpass/hourpass/internal/config"
+	"github.com/hourpass/hourpass/internal/token"
+)
+
+// settings is the verifier's configuration file.
+type settings struct {
+	// Listen is where calls arrive. Defaults to 127.0.0.1:9090.
+	Listen string `yaml:"listen"`
+
+	// OpsListen is where /livez and /readyz are served, apart from the calls.
+	// Defaults to 127.0.0.1:9091.
+	OpsListen string `yaml:"ops_listen"`
+
+	// TLS serves HTTPS on Listen.
+	TLS program.TLS `yaml:"tls"`
+
+	// Issuer is the one whose tokens are accepted, as its tokens write it.
+	// Required.
+	Issuer string `yaml:"issuer"`
+
+	// Audience is this verifier's name, or its fleet's: tokens for others are
+	// refused. Required.
+	Audience string `yaml:"audience"`
+
+	// Skew is how far the issuer's clock may run ahead. Defaults to 30s.
+	Skew time.Duration `yaml:"skew"`
+
+	// KeySet says where the issuer's public keys are and how they are kept.
+	KeySet struct {
+		// URL defaults to the issuer's /jwks.json.
+		URL string `yaml:"url"`
+		// Snapshot is a file with the last good key set, so that the verifier can
+		// start while the issuer is down. Empty: none.
+		Snapshot string `yaml:"snapshot"`
+		// Refresh is how often they are fetched. Defaults to 5m.
+		Refresh time.Duration `yaml:"refresh"`
+		// MaxStale is how old they may get before calls are refused. Defaults to
+		// 1h.
+		MaxStale time.Duration `yaml:"max_stale"`
+	} `yaml:"key_set"`
+
+	// Upstreams are the model servers. At least one.
+	Upstreams []upstreamSettings `yaml:"upstreams"`
+
+	// MaxBody bounds a call's body, in bytes. Defaults to 10 MiB.
+	MaxBody int64 `yaml:"max_body"`
+
+	// Audit is the path of the audit log. Required.
+	Audit string `yaml:"audit"`
+
+	// DrainTimeout is how long streams may go on after SIGTERM. Defaults to 30s.
+	DrainTimeout time.Duration `yaml:"drain_timeout"`
+}
+
+// upstreamSettings are as verifier.Upstream says.
+type upstreamSettings struct {
+	Name            string        `yaml:"name"`
+	URL             string        `yaml:"url"`
+	Models          []string      `yaml:"models"`
+	Header          string        `yaml:"header"`     // Defaults to Authorization.
+	Credential      config.Secret `yaml:"credential"` // The header's whole value, such as "Bearer sk-…".
+	ResponseTimeout time.Duration `yaml:"response_timeout"`
+	IdleTimeout     time.Duration `yaml:"idle_timeout"`
+}
+
+func load(o program.Options) (*settings, error) {
+	c := &settings{Listen: "127.0.0.1:9090", OpsListen: "127.0.0.1:9091", DrainTimeout: 30 * time.Second}
+	source, err := config.Load(o.Config, o.Env, o.Sets, c)
+	if err != nil {
+		return nil, err
+	}
+	p := source.Problems()
+	program.CheckAddr(p, "listen", c.Listen)
+	program.CheckAddr(p, "ops_listen", c.OpsListen)
+	c.TLS.Check(p, "tls")
+	p.Check(isURL(c.Issuer), "issuer", "want the issuer's URL")
+	p.Check(c.Audience != "", "audience", "is required")
+	p.Check(c.Audit != "", "audit", "is required")
+	p.Check(c.Skew >= 0 && c.Skew <= 5*time.Minute, "skew", "want 0 to 5m")
+	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
+	p.Check(c.MaxBody >= 0, "max_body", "must not be negative")
+	if c.KeySet.URL == "" {
+		c.KeySet.URL = c.Issuer + "/jwks.json"
+	}
+	p.Check(isURL(c.KeySet.URL), "key_set.url", "want a URL")
+	p.Check(len(c.Upstreams) > 0, "upstreams", "name at least one")
+	names := map[string]bool{}
+	for i, u := range c.Upstreams {
+		path := "upstreams[" + strconv.Itoa(i) + "]"
+		p.Check(u.Name != "" && !names[u.Name], path+".name", "want a name, each once")
+		names[u.Name] = true
+		p.Check(isURL(u.URL), path+".url", "want http:// or https://")
+		p.Check(len(u.Models) > 0, path+".models", `want model names, patterns such as llama-*, or "*"`)
+		for j, m := range u.Models {
+			_, err := token.ParseScope("chat:" + m)
+			p.Check(m == "*" || err == nil, path+".models["+strconv.Itoa(j)+"]", "is neither a model name nor a pattern")
+		}
+	}
+	return c, p.Err()
+}
+
+func isURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https")
+}

@@ -1,0 +1,84 @@
+// Package reply writes the HTTP answers of the issuer, so that every refusal
+// looks the same to a client and is logged in one place.
+package reply
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// A Refusal is an error fit to be shown. The client sees Status, Code and
+// Detail; Err stays with the operator, in the log.
+type Refusal struct {
+	Status     int           // HTTP status.
+	Code       string        // An OAuth error code, such as "invalid_request" (RFC 6749, section 5.2).
+	Detail     string        // One sentence for the client's developer. Nothing that the client sent.
+	Decision   string        // The decision id in the audit. May be empty.
+	RetryAfter time.Duration // When to try again. Zero: not said.
+	Err        error         // The cause. May be nil.
+}
+
+func (r *Refusal) Error() string {
+	if r.Err == nil {
+		return fmt.Sprintf("%s: %s", r.Code, r.Detail)
+	}
+	return fmt.Sprintf("%s: %s: %v", r.Code, r.Detail, r.Err)
+}
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// AsRefusal returns err as a refusal. One that is not a [Refusal] is our fault,
+// not the client's, and becomes a bare 500.
+func AsRefusal(err error) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{Status: http.StatusInternalServerError, Code: "server_error", Detail: "Something went wrong on our side.", Err: err}
+}
+
+// Handler adapts a handler that returns its failure instead of writing it.
+func Handler(log *slog.Logger, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			Error(log, w, r, err)
+		}
+	})
+}
+
+// Error logs err in full and answers with what the client may see of it.
+func Error(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) {
+	ref := AsRefusal(err)
+	level := slog.LevelInfo
+	if ref.Status >= http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	log.LogAttrs(r.Context(), level, "refused", slog.String("path", r.URL.Path), slog.Int("status", ref.Status),
+		slog.String("code", ref.Code), slog.String("decision", ref.Decision), slog.String("err", err.Error()))
+	if ref.Status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q", ref.Code))
+	}
+	if ref.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int((ref.RetryAfter+time.Second-1)/time.Second)))
+	}
+	body := map[string]string{"error": ref.Code, "error_description": ref.Detail}
+	if ref.Decision != "" {
+		body["decision_id"] = ref.Decision
+	}
+	JSON(w, ref.Status, body)
+}
+
+// JSON writes v with the given status. Answers of an identity service are
+// never to be stored, so it always forbids caching.
+func JSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // The client may have gone; nothing is left to do.
+}

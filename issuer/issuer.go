@@ -1,0 +1,213 @@
+// Package issuer is the authorization server: it logs people in through the
+// company's identity provider and swaps a machine key plus an identity for a
+// token of at most an hour.
+//
+// A request to POST /token passes through these files, in order: routes.go finds
+// the handler, token.go parses the form once and authenticates the machine key,
+// exchange.go or session.go establishes the identity of that grant, policy.Decide
+// decides, and mint.go writes the audit record and only then lets the token out.
+// login.go is the way of a browser, sso.go all talk with identity providers, and
+// keysapi.go what a person may do with keys of their own.
+//
+// It holds no private key and no key's secret: it sees them through [Signer] and
+// [Keys].
+package issuer
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/token"
+)
+
+// Signer turns a payload into a compact JWS whose header says typ.
+type Signer interface {
+	Sign(payload []byte, typ string) (string, error)
+}
+
+// Keys is where machine keys are kept.
+type Keys interface {
+	// Authenticate returns the key that has the presented text as a live secret,
+	// whatever its state. Errors match [policy.ErrUnknownKey] unless the store
+	// failed.
+	Authenticate(ctx context.Context, presented string, now time.Time) (policy.Key, error)
+	Create(ctx context.Context, k policy.Key, life time.Duration, now time.Time) (policy.Key, string, error)
+	List(ctx context.Context, owner string) ([]policy.Key, error)
+	// Disable returns [policy.ErrNoSuchKey] where the owner has no such key.
+	Disable(ctx context.Context, owner, id, reason string) error
+	Used(ctx context.Context, id string, now time.Time) error
+}
+
+// Sealer keeps small secrets at rest: sealed ones can be opened again, those
+// under a MAC only recognised. Each purpose has keys of its own.
+type Sealer interface {
+	Seal(purpose string, plain []byte) ([]byte, error)
+	Open(purpose string, sealed []byte) ([]byte, error)
+	MAC(purpose string, message []byte) []byte
+}
+
+// Config is everything that a [Server] needs. All fields are required unless
+// their comment says otherwise.
+type Config struct {
+	// URL is the issuer's own public address, scheme and host without a path,
+	// and the "iss" of every token. Verifiers compare it byte for byte.
+	URL string
+
+	// Audiences are the names of the verifiers that tokens can be for. The first
+	// is meant where a request names none.
+	Audiences []string
+
+	// Lifetime is how long tokens live where nothing shortens it. Zero is
+	// token.MaxLifetime, and more is refused.
+	Lifetime time.Duration
+
+	// Session is how long a browser login can be refreshed. Zero is 12 hours.
+	Session time.Duration
+
+	// Grants by name. A key's grant that is not here gives nothing.
+	Grants map[string]policy.Grant
+
+	// Providers are the identity providers to believe: a static list, whatever a
+	// token says of itself.
+	Providers []*Provider
+
+	Keys   Keys
+	Signer Signer
+	KeySet http.Handler // Serves the public keys.
+	DB     *sql.DB      // Holds logins, sessions and used assertions.
+	Sealer Sealer
+	Audit  *audit.Log
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// Server is the issuer. Serve [Server.Handler], and run [Server.Run] beside it.
+type Server struct {
+	Config
+	handler  http.Handler
+	sessions sessionLocks
+}
+
+// New returns a server, or all that is wrong with c at once. It starts nothing.
+func New(c Config) (*Server, error) {
+	if c.Lifetime == 0 {
+		c.Lifetime = token.MaxLifetime
+	}
+	if c.Session == 0 {
+		c.Session = 12 * time.Hour
+	}
+	var bad []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			bad = append(bad, fmt.Errorf(format, args...))
+		}
+	}
+	u, err := url.Parse(c.URL)
+	check(err == nil && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil &&
+		(u.Scheme == "https" || isLoopbackHTTP(u)), "url: want https://host[:port], without a path; http for loopback only")
+	check(c.Lifetime > 0 && c.Lifetime <= token.MaxLifetime, "lifetime: want more than 0 and at most %s", token.MaxLifetime)
+	check(c.Session > 0 && c.Session <= 30*24*time.Hour, "session: want more than 0 and at most 30 days")
+	check(len(c.Audiences) > 0 && !slices.Contains(c.Audiences, ""), "audiences: want at least one, none empty")
+	check(len(c.Grants) > 0, "grants: none, so nobody could get a token")
+	check(len(c.Providers) > 0, "providers: none, so nobody could be known")
+	for name, g := range c.Grants {
+		check(g.MaxLifetime > 0 && g.MaxLifetime <= token.MaxLifetime, "grant %s: its lifetime must be more than 0 and at most %s", name, token.MaxLifetime)
+		check(g.Default.Within(g.Scopes), "grant %s: its default scope is wider than its scopes", name)
+	}
+	seen := map[string]bool{}
+	for _, p := range c.Providers {
+		check(p.Issuer != c.URL, "provider %s: our own tokens are no identity", p.Name)
+		check(!seen[p.Issuer] && !seen["name "+p.Name], "provider %s: its name or issuer stands twice", p.Name)
+		seen[p.Issuer], seen["name "+p.Name] = true, true
+	}
+	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
+	if err := errors.Join(bad...); err != nil {
+		return nil, err
+	}
+	s := &Server{Config: c}
+	s.handler = s.routes()
+	return s, nil
+}
+
+// Handler serves the issuer's public endpoints.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Run keeps the providers' metadata and keys fresh and forgets what has expired,
+// until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, p := range s.Providers {
+		group.Go(func() error { return p.Run(ctx, s.Log) })
+	}
+	group.Go(func() error { return s.forget(ctx) })
+	return group.Wait()
+}
+
+// Ready says what keeps the issuer from minting: the store, or that no identity
+// provider at all is known yet. One that is away leaves the others working.
+func (s *Server) Ready(ctx context.Context) error {
+	if err := s.DB.PingContext(ctx); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
+
+// ProvidersReady is nil while at least one identity provider can be asked.
+func (s *Server) ProvidersReady() error {
+	var down []error
+	for _, p := range s.Providers {
+		if err := p.Ready(s.Now()); err != nil {
+			down = append(down, err)
+		}
+	}
+	if len(down) < len(s.Providers) {
+		return nil
+	}
+	return errors.Join(down...)
+}
+
+// ForgetEvery is how often expired rows are deleted.
+const ForgetEvery = time.Minute
+
+// forget deletes logins, sessions and used assertions that no longer matter.
+func (s *Server) forget(ctx context.Context) error {
+	tick := time.NewTicker(ForgetEvery)
+	defer tick.Stop()
+	for {
+		now := s.Now().Unix()
+		for _, query := range []string{
+			`DELETE FROM logins WHERE expires_at < $1`,
+			`DELETE FROM sessions WHERE ends_at < $1`,
+			`DELETE FROM used_assertions WHERE forget_at < $1`,
+		} {
+			if _, err := s.DB.ExecContext(ctx, query, now); err != nil && ctx.Err() == nil {
+				s.Log.Error("forgetting expired rows", "err", err.Error())
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func digest(parts ...string) []byte {
+	h := sha256.New()
+	for _, p := range parts {
+		_, _ = fmt.Fprintf(h, "%d:%s", len(p), p) // A hash never fails to be written.
+	}
+	return h.Sum(nil)
+}

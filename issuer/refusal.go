@@ -1,0 +1,95 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/internal/token"
+)
+
+// Reasons that only this room knows. Each is fit to be shown.
+var (
+	errNoKey    = errors.New("the client must authenticate with its machine key")
+	errGrant    = errors.New("this grant type is not supported")
+	errTarget   = errors.New("the audience is not one of this issuer's")
+	errReplay   = errors.New("this identity token was used before")
+	errCode     = errors.New("the authorization code is unknown, used or expired, or the proof does not match")
+	errRefresh  = errors.New("the refresh token is unknown, used or expired: log in again")
+	errSession  = errors.New("a fresh login is needed")
+	errNoAudit  = errors.New("the decision could not be recorded")
+	errKeyOwner = errors.New("there is no such key among yours")
+)
+
+// refusals says for each reason how it is answered (RFC 6749, section 5.2) and
+// what the audit calls it. The first that matches counts.
+var refusals = []struct {
+	err    error
+	status int
+	code   string
+	reason string
+}{
+	{policy.ErrUnknownKey, http.StatusUnauthorized, "invalid_client", "key_unknown"},
+	{errNoKey, http.StatusUnauthorized, "invalid_client", "key_missing"},
+	{policy.ErrKeyState, http.StatusBadRequest, "unauthorized_client", "key_not_active"},
+	{policy.ErrBinding, http.StatusBadRequest, "invalid_grant", "key_not_bound"},
+	{policy.ErrMember, http.StatusBadRequest, "invalid_grant", "not_a_member"},
+	{policy.ErrScope, http.StatusBadRequest, "invalid_scope", "scope"},
+	{policy.ErrNothing, http.StatusBadRequest, "invalid_scope", "scope"},
+	{policy.ErrExpiry, http.StatusBadRequest, "invalid_grant", "expired"},
+	{token.ErrScope, http.StatusBadRequest, "invalid_scope", "scope"},
+	{errGrant, http.StatusBadRequest, "unsupported_grant_type", "grant_type"},
+	{errTarget, http.StatusBadRequest, "invalid_target", "audience"},
+	{errReplay, http.StatusBadRequest, "invalid_grant", "replayed"},
+	{errCode, http.StatusBadRequest, "invalid_grant", "code"},
+	{errRefresh, http.StatusBadRequest, "invalid_grant", "session"},
+	{errSession, http.StatusUnauthorized, "invalid_token", "session"},
+	{errKeyOwner, http.StatusNotFound, "not_found", "key_unknown"},
+	{errIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
+	{errProviderRefused, http.StatusBadRequest, "invalid_grant", "identity"},
+	{errProviderAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
+	{errNoAudit, http.StatusServiceUnavailable, "temporarily_unavailable", "audit"},
+}
+
+// refusal turns err into its answer and its reason in the audit. What is on no
+// list is our own fault.
+func refusal(err error) (ref *reply.Refusal, reason string) {
+	if errors.As(err, &ref) {
+		return &reply.Refusal{Status: ref.Status, Code: ref.Code, Detail: ref.Detail, RetryAfter: ref.RetryAfter, Err: ref.Err}, ref.Code
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			ref = &reply.Refusal{Status: r.status, Code: r.code, Detail: r.err.Error()}
+			if err.Error() != ref.Detail {
+				ref.Err = err
+			}
+			return ref, r.reason
+		}
+	}
+	return reply.AsRefusal(err), "error"
+}
+
+// keep records how a request was decided: err is why it was refused, or nil. It
+// returns what to refuse it with; when the record can not be kept, nothing is
+// allowed.
+func (s *Server) keep(r *http.Request, rec *audit.Record, err error) error {
+	rec.Outcome = audit.Allow
+	var ref *reply.Refusal
+	if err != nil {
+		ref, rec.Reason = refusal(err)
+		ref.Decision = rec.Decision
+		rec.Outcome, rec.Detail, rec.Status = audit.Deny, ref.Detail, ref.Status
+	}
+	// A client that hangs up must not keep its decision out of the record.
+	if lost := s.Audit.Append(context.WithoutCancel(r.Context()), *rec); lost != nil {
+		ref, _ = refusal(errors.Join(errNoAudit, lost, err))
+		ref.Decision = rec.Decision
+	}
+	if ref == nil {
+		return nil
+	}
+	return ref
+}

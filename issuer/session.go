@@ -1,0 +1,272 @@
+package issuer
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/policy"
+)
+
+// FreshLogin is how long after a browser login a person may change keys.
+const FreshLogin = 10 * time.Minute
+
+// session is what a login leaves behind. It is sealed in the database.
+type session struct {
+	ID       string          `json:"id"` // Sealed along, so that one row's content is worthless in another.
+	Identity policy.Identity `json:"identity"`
+	Refresh  string          `json:"refresh"` // The provider's refresh token. May be empty.
+}
+
+func (s *Server) sealSession(id string, v session) ([]byte, error) {
+	v.ID = id
+	plain, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("sealing a session: %w", err)
+	}
+	sealed, err := s.Sealer.Seal(sealSession, plain)
+	if err != nil {
+		return nil, fmt.Errorf("sealing a session: %w", err)
+	}
+	return sealed, nil
+}
+
+func (s *Server) unsealSession(id string, sealed []byte) (session, error) {
+	plain, err := s.Sealer.Open(sealSession, sealed)
+	if err != nil {
+		return session{}, fmt.Errorf("opening a session: %w", err)
+	}
+	var v session
+	if err := json.Unmarshal(plain, &v); err != nil {
+		return session{}, fmt.Errorf("opening a session: %w", err)
+	}
+	if v.ID != id {
+		return session{}, errors.New("opening a session: it is another one's content")
+	}
+	return v, nil
+}
+
+// redeemCode turns the code of a finished login into the login's own tokens
+// (RFC 6749, section 4.1.3). They mint nothing: the access token is for this
+// issuer's key endpoints alone, and the refresh token is one of two factors.
+func (s *Server) redeemCode(ctx context.Context, req *tokenRequest, rec *audit.Record, now time.Time) (any, error) {
+	if req.ClientID != CLI || req.Secret != "" {
+		return nil, badRequest("client_id must be " + CLI + ", without a secret.")
+	}
+	var id, challenge, redirectURI string
+	var sealed []byte
+	var ends int64
+	var used bool
+	err := s.DB.QueryRowContext(ctx, `SELECT id, sealed, code_challenge, redirect_uri, code_ends_at, code_used FROM sessions WHERE code_mac = $1`,
+		s.Sealer.MAC(macCode, []byte(req.param("code")))).Scan(&id, &sealed, &challenge, &redirectURI, &ends, &used)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, errCode
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a login: %w", err)
+	}
+	verifier := req.param("code_verifier")
+	proven := now.Unix() < ends && req.param("redirect_uri") == redirectURI && validVerifier(verifier) &&
+		hmac.Equal([]byte(challengeOf(verifier)), []byte(challenge))
+	access, refresh := randomToken("hpl_"), randomToken("hpr_")
+	// One statement, so that of two requests with the code one at most succeeds.
+	res, err := s.DB.ExecContext(ctx, `UPDATE sessions SET code_used = 1, access_mac = $1, access_ends_at = $2, refresh_mac = $3, rotated_at = $4
+		WHERE id = $5 AND code_used = 0`, s.Sealer.MAC(macAccess, []byte(access)), now.Add(FreshLogin).Unix(),
+		s.Sealer.MAC(macRefresh, []byte(refresh)), now.Unix(), id)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	if n != 1 || !proven {
+		// A code that comes twice, or without its proof, is in the wrong hands
+		// (RFC 6749, section 4.1.2): what it opened ends.
+		return nil, errors.Join(errCode, s.endSession(ctx, id))
+	}
+	v, err := s.unsealSession(id, sealed)
+	if err != nil {
+		return nil, err
+	}
+	rec.Identity = v.Identity.String()
+	return tokenAnswer{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(FreshLogin / time.Second), RefreshToken: refresh}, nil
+}
+
+func (s *Server) endSession(ctx context.Context, id string) error {
+	_, err := s.DB.ExecContext(context.WithoutCancel(ctx), `UPDATE sessions SET ended = 1 WHERE id = $1`, id)
+	if err != nil {
+		return fmt.Errorf("ending a session: %w", err)
+	}
+	return nil
+}
+
+// challengeOf is the S256 method of RFC 7636, section 4.2.
+func challengeOf(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// validVerifier holds a PKCE verifier to RFC 7636, section 4.1.
+func validVerifier(v string) bool {
+	return len(v) >= 43 && len(v) <= 128 &&
+		strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
+}
+
+// refresh is the grant of a login session: the identity is whoever logged in,
+// and their provider is asked again each time, so that a leaver is out at once.
+// It yields the token together with the next refresh token.
+func (s *Server) refresh(ctx context.Context, req *tokenRequest, key policy.Key, rec *audit.Record, now time.Time) (any, error) {
+	mac := s.Sealer.MAC(macRefresh, []byte(req.param("refresh_token")))
+	id, err := s.findRefresh(ctx, mac)
+	if err != nil {
+		return nil, err
+	}
+	// One refresh of a session at a time: a provider takes two with the same
+	// refresh token of its own for theft.
+	defer s.sessions.lock(id)()
+	v, err := s.refreshable(ctx, id, mac, now)
+	if err != nil {
+		return nil, err
+	}
+	rec.Identity = v.Identity.String()
+	if v, err = s.askAgain(ctx, id, v, now); err != nil {
+		return nil, err
+	}
+	m, err := s.mint(req, key, v.Identity, false, now)
+	if err != nil {
+		return nil, err
+	}
+	next := randomToken("hpr_")
+	if _, err := s.DB.ExecContext(ctx, `UPDATE sessions SET previous_mac = $1, refresh_mac = $2, rotated_at = $3 WHERE id = $4`,
+		mac, s.Sealer.MAC(macRefresh, []byte(next)), now.Unix(), id); err != nil {
+		return nil, fmt.Errorf("rotating a refresh token: %w", err)
+	}
+	if err := s.Keys.Used(ctx, key.ID, now); err != nil {
+		return nil, err
+	}
+	m.note(rec)
+	answer := m.answer(now)
+	answer.RefreshToken = next
+	return answer, nil
+}
+
+func (s *Server) findRefresh(ctx context.Context, mac []byte) (id string, err error) {
+	err = s.DB.QueryRowContext(ctx, `SELECT id FROM sessions WHERE refresh_mac = $1 OR previous_mac = $1`, mac).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", errRefresh
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading a session: %w", err)
+	}
+	return id, nil
+}
+
+// refreshable returns the live session that the refresh token belongs to. The
+// one before the current is good for a moment, because the answer that brought
+// the current one may have been lost; later it means that two hold the session,
+// and the session ends (RFC 9700, section 4.14.2).
+func (s *Server) refreshable(ctx context.Context, id string, mac []byte, now time.Time) (session, error) {
+	var sealed, current []byte
+	var rotatedAt, ends int64
+	var ended bool
+	if err := s.DB.QueryRowContext(ctx, `SELECT sealed, refresh_mac, rotated_at, ends_at, ended FROM sessions WHERE id = $1`, id).
+		Scan(&sealed, &current, &rotatedAt, &ends, &ended); err != nil {
+		return session{}, fmt.Errorf("reading a session: %w", err)
+	}
+	switch {
+	case ended || now.Unix() >= ends:
+		return session{}, errRefresh
+	case !hmac.Equal(mac, current) && now.Sub(time.Unix(rotatedAt, 0)) > HonestRetry:
+		s.Log.Warn("a refresh token was presented again", "alarm", "replay", "session", id)
+		return session{}, errors.Join(errRefresh, s.endSession(ctx, id))
+	}
+	return s.unsealSession(id, sealed)
+}
+
+// askAgain has the provider vouch for the identity once more and keeps what it
+// says at once: its refresh token may have rotated too.
+func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Time) (session, error) {
+	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == v.Identity.Issuer && p.ClientID != "" })
+	if i < 0 {
+		return session{}, fmt.Errorf("%w: it is no longer on the list", errProviderRefused)
+	}
+	if v.Refresh == "" {
+		// It can't be asked without the person, so its word ends when it said.
+		if !now.Before(v.Identity.Expires) {
+			return session{}, errRefresh
+		}
+		return v, nil
+	}
+	p, err := s.Providers[i].ask(ctx, v.Refresh, now)
+	if err == nil && p.identity.Subject != v.Identity.Subject {
+		err = fmt.Errorf("%w: it names somebody else now", errProviderRefused)
+	}
+	if errors.Is(err, errProviderRefused) {
+		err = errors.Join(err, s.endSession(ctx, id))
+	}
+	if err != nil {
+		return session{}, err
+	}
+	v.Refresh = p.refresh
+	if p.identity.AuthTime.IsZero() {
+		p.identity.AuthTime = v.Identity.AuthTime
+	}
+	v.Identity = p.identity
+	sealed, err := s.sealSession(id, v)
+	if err != nil {
+		return session{}, err
+	}
+	// The provider has spoken: a client that hangs up now must not lose its word.
+	if _, err := s.DB.ExecContext(context.WithoutCancel(ctx), `UPDATE sessions SET sealed = $1 WHERE id = $2`, sealed, id); err != nil {
+		return session{}, fmt.Errorf("keeping a session: %w", err)
+	}
+	return v, nil
+}
+
+// freshLogin returns who sent the request, if they logged in moments ago.
+func (s *Server) freshLogin(r *http.Request, now time.Time) (policy.Identity, error) {
+	access, ok := bearer(r)
+	if !ok {
+		return policy.Identity{}, errSession
+	}
+	var id string
+	var sealed []byte
+	err := s.DB.QueryRowContext(r.Context(), `SELECT id, sealed FROM sessions WHERE access_mac = $1 AND access_ends_at > $2 AND ends_at > $2 AND ended = 0`,
+		s.Sealer.MAC(macAccess, []byte(access)), now.Unix()).Scan(&id, &sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return policy.Identity{}, errSession
+	}
+	if err != nil {
+		return policy.Identity{}, fmt.Errorf("reading a session: %w", err)
+	}
+	v, err := s.unsealSession(id, sealed)
+	return v.Identity, err
+}
+
+// sessionLocks are locks for any number of sessions; two may share one.
+type sessionLocks struct {
+	seed  maphash.Seed
+	once  sync.Once
+	locks [64]sync.Mutex
+}
+
+// lock returns the unlock.
+func (l *sessionLocks) lock(id string) (unlock func()) {
+	l.once.Do(func() { l.seed = maphash.MakeSeed() })
+	m := &l.locks[maphash.String(l.seed, id)%uint64(len(l.locks))]
+	m.Lock()
+	return m.Unlock
+}

@@ -1,0 +1,349 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"github.com/hourpass/hourpass/internal/policy"
+)
+
+// Bounds of talk with an identity provider.
+const (
+	providerTimeout  = 10 * time.Second
+	providerMaxBytes = 1 << 20 // Of any one answer.
+	firstBackoff     = time.Second
+	maxBackoff       = time.Minute
+	rediscover       = time.Hour
+)
+
+// KeySource verifies signatures with a provider's published keys.
+type KeySource interface {
+	// Run keeps the keys fresh until ctx ends.
+	Run(ctx context.Context) error
+	// Verify returns the payload of a compact JWS that one of the keys signed.
+	Verify(compact string, now time.Time) ([]byte, error)
+}
+
+// ProviderConfig says which identity provider to believe, and how far.
+type ProviderConfig struct {
+	// Name is short and never changes: it begins the "sub" of tokens.
+	Name string
+
+	// Issuer is the provider's issuer URL, byte for byte as in its tokens: https,
+	// or http on loopback. Required.
+	Issuer string
+
+	// ClientID and ClientSecret are what the provider knows us by. Without a
+	// ClientID there is no browser login at this provider.
+	ClientID, ClientSecret string
+
+	// Scopes are asked for at login besides "openid". Without "offline_access"
+	// most providers give no refresh token, and a login then ends with its ID
+	// token.
+	Scopes []string
+
+	// Audiences are the other clients whose ID tokens may be exchanged. A token
+	// made for anybody else proves nothing to us (the confused deputy).
+	Audiences []string
+
+	// MaxAge is how old an identity token may be. Zero is one hour.
+	MaxAge time.Duration
+
+	// Skew is how far the provider's clock may run ahead. It is given to iat and
+	// nbf; none is given to exp.
+	Skew time.Duration
+
+	// GroupsClaim names the claim with the identity's groups. Empty is "groups".
+	GroupsClaim string
+
+	// CapExpiry ends our token no later than the identity token it was made for.
+	CapExpiry bool
+
+	// EndpointHosts are further hosts that the provider's metadata may point to.
+	// Its own is always fine; any other is refused, so that metadata can not lead
+	// us, and our client secret, elsewhere.
+	EndpointHosts []string
+
+	// Transport reaches the provider. Nil is a default one.
+	Transport http.RoundTripper
+
+	// OpenKeys makes the source for the key set at a URL.
+	OpenKeys func(url string, client *http.Client) (KeySource, error)
+}
+
+// A Provider is an identity provider on the static list. It is safe for
+// concurrent use.
+type Provider struct {
+	ProviderConfig
+	client *http.Client
+	known  atomic.Pointer[discovered]
+	err    atomic.Pointer[error] // Why it is not known.
+}
+
+// discovered is what a provider says of itself.
+type discovered struct {
+	endpoint    oauth2.Endpoint
+	responseISS bool // RFC 9207: its authorization responses name it.
+	jwksURI     string
+	keys        KeySource // Nil until opened.
+}
+
+var (
+	// errUndiscovered is why a provider that was never reached can't be asked.
+	errUndiscovered = errors.New("its metadata was not fetched yet")
+	// errProviderAway means that a provider could not be asked; nothing is said
+	// about who asked.
+	errProviderAway = errors.New("the identity provider can't be asked now")
+	// errProviderRefused means that the provider no longer vouches.
+	errProviderRefused = errors.New("the identity provider no longer vouches for this login")
+)
+
+// NewProvider checks c and returns the provider. It asks nobody yet.
+func NewProvider(c ProviderConfig) (*Provider, error) {
+	u, err := url.Parse(c.Issuer)
+	switch {
+	case !validName(c.Name):
+		return nil, errors.New("name: want 1 to 32 of a–z, 0–9 and -")
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "https" && !isLoopbackHTTP(u):
+		return nil, errors.New("issuer: want an https URL; http for loopback only")
+	case c.ClientID == "" && len(c.Audiences) == 0:
+		return nil, errors.New("client_id, audiences: without either, no token of this provider is for us")
+	case slices.Contains(c.Audiences, "") || slices.Contains(c.Audiences, "*"):
+		return nil, errors.New("audiences: each names one client; there is no wildcard")
+	case c.OpenKeys == nil:
+		return nil, errors.New("no source of keys")
+	}
+	if c.MaxAge == 0 {
+		c.MaxAge = time.Hour
+	}
+	if c.GroupsClaim == "" {
+		c.GroupsClaim = "groups"
+	}
+	p := &Provider{ProviderConfig: c}
+	transport := c.Transport
+	if transport == nil {
+		transport = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	p.client = &http.Client{
+		Timeout:   providerTimeout,
+		Transport: boundedTransport{transport},
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return errors.New("a redirect, which is never followed") // It could lead our secret elsewhere.
+		},
+	}
+	p.err.Store(&errUndiscovered)
+	return p, nil
+}
+
+func validName(name string) bool {
+	return name != "" && len(name) <= 32 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
+}
+
+// isLoopbackHTTP tells whether u is http to this very machine, where nobody can
+// listen on the way.
+func isLoopbackHTTP(u *url.URL) bool {
+	addr, err := netip.ParseAddr(u.Hostname())
+	return u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && addr.IsLoopback())
+}
+
+// Run fetches the provider's metadata, again each hour and sooner when that
+// fails, and keeps its keys fresh, until ctx ends.
+func (p *Provider) Run(ctx context.Context, log *slog.Logger) error {
+	stopKeys := func() {}
+	defer func() { stopKeys() }()
+	backoff := firstBackoff
+	for {
+		wait := rediscover
+		d, err := p.discover(ctx)
+		if err == nil && d.keys == nil {
+			if d.keys, err = p.OpenKeys(d.jwksURI, p.client); err == nil {
+				stopKeys()
+				stopKeys = p.runKeys(ctx, log, d.keys)
+			}
+		}
+		if err == nil {
+			p.known.Store(d)
+			p.err.Store(nil)
+			backoff = firstBackoff
+		} else if ctx.Err() == nil {
+			log.Warn("asking the identity provider for its metadata", "provider", p.Name, "err", err.Error())
+			p.err.Store(&err) // What was known before stays known.
+			wait, backoff = backoff, min(2*backoff, maxBackoff)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// runKeys runs a key source until the returned function, which waits for it,
+// is called or ctx ends.
+func (p *Provider) runKeys(ctx context.Context, log *slog.Logger, keys KeySource) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := keys.Run(ctx); err != nil && ctx.Err() == nil {
+			log.Error("keeping the identity provider's keys", "provider", p.Name, "err", err.Error())
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// discover asks the provider for its metadata. go-oidc holds it to its own
+// issuer URL; its endpoints must be on known hosts.
+func (p *Provider) discover(ctx context.Context) (*discovered, error) {
+	found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.client), p.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	var more struct {
+		JWKS        string `json:"jwks_uri"`
+		ResponseISS bool   `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := found.Claims(&more); err != nil {
+		return nil, err
+	}
+	d := &discovered{endpoint: found.Endpoint(), responseISS: more.ResponseISS, jwksURI: more.JWKS}
+	for name, endpoint := range map[string]string{
+		"authorization_endpoint": d.endpoint.AuthURL, "token_endpoint": d.endpoint.TokenURL, "jwks_uri": d.jwksURI,
+	} {
+		if err := p.trustsEndpoint(endpoint); err != nil && (p.ClientID != "" || name == "jwks_uri") {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if old := p.known.Load(); old != nil && old.jwksURI == d.jwksURI {
+		d.keys = old.keys
+	}
+	return d, nil
+}
+
+func (p *Provider) trustsEndpoint(endpoint string) error {
+	own, _ := url.Parse(p.Issuer) // NewProvider parsed it.
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil || u.Host == "":
+		return errors.New("is missing or no URL")
+	case u.Scheme != own.Scheme:
+		return fmt.Errorf("is %s, the issuer %s", u.Scheme, own.Scheme)
+	case u.Host != own.Host && !slices.Contains(p.EndpointHosts, u.Host):
+		return errors.New("is on another host, which endpoint_hosts does not name")
+	}
+	return nil
+}
+
+// Ready says why the provider can't be asked, or nil.
+func (p *Provider) Ready(time.Time) error {
+	if err := p.err.Load(); err != nil {
+		return fmt.Errorf("identity provider %s: %w", p.Name, *err)
+	}
+	return nil
+}
+
+// authURL is where a browser logs in. verifier is the PKCE secret (RFC 7636).
+func (p *Provider) authURL(callback, state, nonce, verifier string) (string, error) {
+	d := p.known.Load()
+	if d == nil {
+		return "", errProviderAway
+	}
+	return p.oauth(d, callback).AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), nil
+}
+
+func (p *Provider) oauth(d *discovered, callback string) *oauth2.Config {
+	return &oauth2.Config{
+		ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: d.endpoint,
+		RedirectURL: callback, Scopes: append([]string{oidc.ScopeOpenID}, p.Scopes...),
+	}
+}
+
+// proof is what a login at the provider yields.
+type proof struct {
+	identity policy.Identity
+	refresh  string // The provider's refresh token. May be empty.
+}
+
+// redeem turns the code that the browser brought back into a proof.
+func (p *Provider) redeem(ctx context.Context, callback, code, verifier, nonce string, now time.Time) (proof, error) {
+	d := p.known.Load()
+	if d == nil {
+		return proof{}, errProviderAway
+	}
+	tokens, err := p.oauth(d, callback).Exchange(oidc.ClientContext(ctx, p.client), code, oauth2.VerifierOption(verifier))
+	if err != nil {
+		return proof{}, providerError(err)
+	}
+	return p.prove(tokens, expectation{Audiences: []string{p.ClientID}, Nonce: nonce}, now)
+}
+
+// ask gets a new proof from the provider for a login it vouched for before, so
+// that whoever left the company is out at the next refresh.
+func (p *Provider) ask(ctx context.Context, refresh string, now time.Time) (proof, error) {
+	d := p.known.Load()
+	if d == nil {
+		return proof{}, errProviderAway
+	}
+	ctx = oidc.ClientContext(ctx, p.client)
+	tokens, err := p.oauth(d, "").TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
+	if err != nil {
+		return proof{}, providerError(err)
+	}
+	return p.prove(tokens, expectation{Audiences: []string{p.ClientID}}, now)
+}
+
+func (p *Provider) prove(tokens *oauth2.Token, want expectation, now time.Time) (proof, error) {
+	raw, ok := tokens.Extra("id_token").(string)
+	if !ok {
+		return proof{}, fmt.Errorf("%w: it gave no ID token", errProviderRefused)
+	}
+	want.AccessToken = tokens.AccessToken
+	who, err := p.identify(raw, want, now)
+	if err != nil {
+		return proof{}, err
+	}
+	return proof{who.Identity, tokens.RefreshToken}, nil
+}
+
+// providerError tells a provider that said no from one that could not be asked.
+func providerError(err error) error {
+	var said *oauth2.RetrieveError
+	if errors.As(err, &said) && said.Response.StatusCode < http.StatusInternalServerError && said.Response.StatusCode != http.StatusTooManyRequests {
+		return fmt.Errorf("%w: %s", errProviderRefused, said.ErrorCode)
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("%w: it did not answer in time", errProviderAway)
+	}
+	return fmt.Errorf("%w: %T", errProviderAway, err) // The text could hold what was sent.
+}
+
+// boundedTransport cuts answers off at providerMaxBytes: a provider, or whoever
+// answers for it, must not fill our memory.
+type boundedTransport struct{ http.RoundTripper }
+
+func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	res.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(res.Body, providerMaxBytes), res.Body}
+	return res, nil
+}
