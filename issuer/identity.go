@@ -59,7 +59,11 @@ func peekIssuer(raw string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errIdentity, err)
 	}
-	return idClaims(members).text("iss")
+	iss, err := idClaims(members).text("iss")
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errIdentity, err)
+	}
+	return iss, nil
 }
 
 // providerOf returns the provider on the static list that the token names.

@@ -67,6 +67,6 @@ type tokenAnswer struct {
 func (m minted) answer(now time.Time) tokenAnswer {
 	return tokenAnswer{
 		AccessToken: m.Token, TokenType: "Bearer", Scope: m.Scope,
-		ExpiresIn: max(0, int64(m.Expires.Sub(now)/time.Second)),
+		ExpiresIn: max(0, int64(m.Expires.Sub(now.Truncate(time.Second))/time.Second)),
 	}
 }

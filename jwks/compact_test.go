@@ -124,7 +124,7 @@ func TestVerifyHeader(t *testing.T) {
 				}
 				if err == nil {
 					t.Errorf("Verify(exact %v, %s) = %q, want %v", profile.ExactHeader, tt.header, payload, want)
-				} else if got := reason(t, err); got != want {
+				} else if got := reason(t, err); !errors.Is(got, want) {
 					t.Errorf("Verify(exact %v, %s) = %v, want %v", profile.ExactHeader, tt.header, err, want)
 				}
 			}
@@ -209,7 +209,7 @@ func TestVerifyText(t *testing.T) {
 				}
 			case err == nil:
 				t.Errorf("Verify(%.200q) = %q, want %v", tt.raw, payload, tt.want)
-			case reason(t, err) != tt.want: //nolint:errorlint // A sentinel, found by reason.
+			case !errors.Is(reason(t, err), tt.want):
 				t.Errorf("Verify(%.200q) = %v, want %v", tt.raw, err, tt.want)
 			}
 		})

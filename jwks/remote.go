@@ -123,7 +123,7 @@ type held struct {
 // nothing: until [Remote.Run] does, all there is is the snapshot.
 func NewRemote(c Config) (*Remote, error) {
 	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("key set %q: %w", c.URL, err)
+		return nil, fmt.Errorf("keeping a key set: %w", err) // Without the URL, which may hold a password.
 	}
 	orDefault(&c.Refresh, defaultRefresh)
 	orDefault(&c.Cooldown, defaultCooldown)
@@ -152,7 +152,7 @@ func orDefault(d *time.Duration, value time.Duration) {
 // wall clock brings about neither a storm of fetches nor a pause.
 func (r *Remote) Run(ctx context.Context) error {
 	if !r.running.CompareAndSwap(false, true) {
-		return fmt.Errorf("key set %s: it is being kept already", r.c.URL)
+		return fmt.Errorf("keeping the key set %s: it is being kept already", r.c.URL)
 	}
 	defer r.running.Store(false)
 	next, backoff := time.NewTimer(0), firstBackoff
@@ -185,7 +185,7 @@ func (r *Remote) Run(ctx context.Context) error {
 
 // jitter returns d, give or take 10 %.
 func jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) // #nosec G404 -- Chance, not secrecy.
+	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // Chance, not secrecy.
 }
 
 // refresh fetches once and holds what it accepts, or else the trouble.

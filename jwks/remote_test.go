@@ -12,8 +12,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,10 +48,22 @@ func (i *issuer) set(answer func(*http.Request) (*http.Response, error)) {
 	i.answer = answer
 }
 
-func (i *issuer) count() int {
+func (i *issuer) times() []time.Time {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return len(i.fetches)
+	return slices.Clone(i.fetches)
+}
+
+func (i *issuer) count() int { return len(i.times()) }
+
+// gaps are the times between one fetch and the next.
+func (i *issuer) gaps() []time.Duration {
+	var gaps []time.Duration
+	times := i.times()
+	for n := 1; n < len(times); n++ {
+		gaps = append(gaps, times[n].Sub(times[n-1]))
+	}
+	return gaps
 }
 
 func respond(status int, header http.Header, body io.Reader) func(*http.Request) (*http.Response, error) {
@@ -211,15 +225,14 @@ func TestRemoteRefreshesWithJitter(t *testing.T) {
 		defer run(t, newRemote(t, i, nil))()
 		sleep(100 * time.Hour)
 		distinct := map[time.Duration]bool{}
-		for n := range len(i.fetches) - 1 {
-			gap := i.fetches[n+1].Sub(i.fetches[n])
+		for n, gap := range i.gaps() {
 			if gap < 270*time.Second || gap > 330*time.Second {
 				t.Errorf("fetch %d comes after %s, want 5m ± 10 %%", n+1, gap)
 			}
 			distinct[gap.Truncate(time.Second)] = true
 		}
 		if len(distinct) < 30 {
-			t.Errorf("only %d different gaps in %d fetches: no jitter", len(distinct), len(i.fetches))
+			t.Errorf("only %d different gaps in %d fetches: no jitter", len(distinct), i.count())
 		}
 	})
 }
@@ -244,9 +257,9 @@ func TestRemoteFloodOfUnknownKids(t *testing.T) {
 		if n := i.count(); n != 5 {
 			t.Errorf("%d fetches in 100 s, want 5", n)
 		}
-		for n := 1; n < len(i.fetches)-1; n++ {
-			if gap := i.fetches[n+1].Sub(i.fetches[n]); gap < 30*time.Second {
-				t.Errorf("early fetch %d comes %s after the last, want at least 30s", n+1, gap)
+		for n, gap := range i.gaps()[1:] {
+			if gap < 30*time.Second {
+				t.Errorf("early fetch %d comes %s after the last, want at least 30s", n+2, gap)
 			}
 		}
 		sleep(time.Hour)
@@ -315,10 +328,10 @@ func TestRemoteBacksOff(t *testing.T) {
 		i := &issuer{answer: down}
 		defer run(t, newRemote(t, i, nil))()
 		sleep(10 * time.Minute)
-		want := []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60}
-		for n, w := range want {
+		gaps := i.gaps()
+		for n, w := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
 			w *= time.Second
-			if gap := i.fetches[n+1].Sub(i.fetches[n]); gap < w*9/10 || gap > w*11/10 {
+			if gap := gaps[n]; gap < w*9/10 || gap > w*11/10 {
 				t.Errorf("try %d comes after %s, want %s ± 10 %%", n+1, gap, w)
 			}
 		}
@@ -571,14 +584,14 @@ func TestRemoteETag(t *testing.T) {
 func TestRemoteClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
-			var offset time.Duration
-			wall := func() time.Time { return time.Now().Round(0).Add(offset) }
+			var offset atomic.Int64
+			wall := func() time.Time { return time.Now().Round(0).Add(time.Duration(offset.Load())) }
 			i := &issuer{answer: serving(documentOf(t, "ec"))}
 			r := newRemote(t, i, func(c *jwks.Config) { c.Now = wall })
 			defer run(t, r)()
 			raw := parties()["ec"].good(t)
 			sleep(time.Minute)
-			offset = jump
+			offset.Store(int64(jump))
 			_, err := r.Verify(raw, wall())
 			if jump > 0 && !errors.Is(err, token.ErrKeysStale) || jump < 0 && err != nil {
 				t.Errorf("Verify right after %s = %v", jump, err)
@@ -659,7 +672,10 @@ func TestRemoteRefusesSnapshots(t *testing.T) {
 	var good []byte
 	synctest.Test(t, func(t *testing.T) {
 		i := &issuer{answer: serving(documentOf(t, "ec"))}
-		stop := run(t, newRemote(t, i, func(c *jwks.Config) { c.Snapshot = path; c.Now = func() time.Time { return time.Unix(1_800_000_000, 0) } }))
+		stop := run(t, newRemote(t, i, func(c *jwks.Config) {
+			c.Snapshot = path
+			c.Now = func() time.Time { return time.Unix(1_800_000_000, 0) }
+		}))
 		stop()
 		var err error
 		if good, err = os.ReadFile(path); err != nil {

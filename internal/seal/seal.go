@@ -97,7 +97,8 @@ func (s *Sealer) Seal(purpose string, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	return aead.Seal([]byte{version}, nil, plain, bound(purpose)), nil
+	sealed := aead.Seal(nil, nil, plain, bound(purpose)) //nolint:gosec // The nonce is random, and the cipher's own doing.
+	return append([]byte{version}, sealed...), nil
 }
 
 // Open returns what was sealed for that purpose. Errors are [ErrOpen].

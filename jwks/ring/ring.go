@@ -94,7 +94,7 @@ func create(path string, s Sealer, now time.Time) (err error) {
 	}
 	// Claims the name, so that of two creators one loses. The empty file that a
 	// crash may leave here is no ring, and Open says so.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) // #nosec G304 -- The operator names the file.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
