@@ -62,8 +62,8 @@ func refusal(err error) (ref *reply.Refusal, reason string) {
 	}
 	for _, r := range refusals {
 		if errors.Is(err, r.err) {
-			ref = &reply.Refusal{Status: r.status, Code: r.code, Detail: r.err.Error()}
-			if err.Error() != ref.Detail {
+			ref = &reply.Refusal{Status: r.status, Code: r.code, Detail: reply.Sentence(r.err)}
+			if err.Error() != r.err.Error() {
 				ref.Err = err
 			}
 			return ref, r.reason

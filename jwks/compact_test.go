@@ -132,6 +132,21 @@ func TestVerifyHeader(t *testing.T) {
 	}
 }
 
+// ExactHeader wants a typ even where the list would do without.
+func TestVerifyExactHeaderWantsType(t *testing.T) {
+	set := parse(t, documentOf(t, "ec"))
+	p := ours
+	p.Types = []string{"", "at+jwt"}
+	raw := parties()["ec"].token(t, `{"alg":"ES256","kid":"ec-1"}`, `{}`)
+	if _, err := set.Verify(p, raw); !errors.Is(err, token.ErrType) {
+		t.Errorf("Verify(no typ, exact) = %v, want ErrType", err)
+	}
+	p.ExactHeader = false
+	if _, err := set.Verify(p, raw); err != nil {
+		t.Errorf("Verify(no typ, not exact) = %v", err)
+	}
+}
+
 // An alg of "EdDSA" and one of "Ed25519" are the same algorithm, in header, key
 // and profile.
 func TestVerifyEd25519BothNames(t *testing.T) {
@@ -281,6 +296,7 @@ func TestVerifyECDSANumbers(t *testing.T) {
 			{"short by the first", good[1:], false},
 			{"long by one", slices.Concat(good, []byte{0}), false},
 			{"a zero before each", slices.Concat([]byte{0}, r, []byte{0}, s), false},
+			{"a zero before s", slices.Concat(r, []byte{0}, s), false},
 			{"twice", slices.Concat(good, good), false},
 			{"DER", der, false},
 		} {

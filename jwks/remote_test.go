@@ -19,6 +19,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/jwks"
@@ -358,6 +359,11 @@ func TestRemoteStartsBeforeTheIssuer(t *testing.T) {
 		if i.count() != n {
 			t.Error("the back-off goes on after success")
 		}
+		i.set(down) // Again; the back-off begins anew.
+		sleep(90 * time.Second)
+		if gaps := i.gaps(); gaps[n] > 1100*time.Millisecond || gaps[n+1] > 2200*time.Millisecond {
+			t.Errorf("after the second failure the tries are %s apart, want 1s and 2s first", gaps[n:])
+		}
 	})
 }
 
@@ -481,6 +487,9 @@ func TestRemoteKeepsTheOldSet(t *testing.T) {
 		}, false},
 		{"gzip bomb", func() func(*http.Request) (*http.Response, error) {
 			return respond(200, with(json, "Content-Encoding", "gzip"), bytes.NewReader(bomb.Bytes()))
+		}, false},
+		{"said to be compressed", func() func(*http.Request) (*http.Response, error) {
+			return respond(200, with(json, "Content-Encoding", "br"), bytes.NewReader(doc))
 		}, false},
 		{"one byte a second", func() func(*http.Request) (*http.Response, error) {
 			return func(r *http.Request) (*http.Response, error) {
@@ -608,20 +617,101 @@ func TestRemoteClockJumps(t *testing.T) {
 	}
 }
 
-// Set back, the wall clock does not make an old set young.
-func TestRemoteOldSetStaysOld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		i := &issuer{answer: serving(documentOf(t, "ec"))}
-		r := newRemote(t, i, nil)
-		defer run(t, r)()
-		i.set(down)
-		raw, good := parties()["ec"].good(t), time.Now()
-		sleep(61 * time.Minute)
-		if _, err := r.Verify(raw, time.Now()); !errors.Is(err, token.ErrKeysStale) {
-			t.Errorf("Verify(61 min by both clocks) = %v, want ErrKeysStale", err)
+// A set is old when either clock says so: the wall clock may be set back, and
+// the monotonic one stands still while a machine sleeps.
+func TestRemoteOldByEitherClock(t *testing.T) {
+	start := time.Now() // Outside of a bubble, which has no monotonic clock.
+	stopped := make(chan struct{})
+	i := &issuer{answer: serving(documentOf(t, "ec"))}
+	r := newRemote(t, i, func(c *jwks.Config) { c.Now = func() time.Time { return start } })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(stopped); _ = r.Run(ctx) }()
+	for !r.Status(start).Ready {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	<-stopped
+	raw := parties()["ec"].good(t)
+	for _, tt := range []struct {
+		name            string
+		monotonic, wall time.Duration
+		stale           bool
+	}{
+		{"both young", 59 * time.Minute, 59 * time.Minute, false},
+		{"both old", 61 * time.Minute, 61 * time.Minute, true},
+		{"asleep", time.Minute, 61 * time.Minute, true},
+		{"set back", 61 * time.Minute, time.Minute, true},
+		{"set back to before the fetch", 61 * time.Minute, -time.Hour, true},
+	} {
+		now := shiftWall(start.Add(tt.monotonic), tt.wall-tt.monotonic)
+		if got := now.Sub(start); got != tt.monotonic {
+			t.Fatalf("the monotonic clock shows %s, want %s", got, tt.monotonic)
 		}
-		if _, err := r.Verify(raw, good.Round(0).Add(61*time.Minute)); !errors.Is(err, token.ErrKeysStale) {
-			t.Errorf("Verify(61 min by the wall clock) = %v, want ErrKeysStale", err)
+		if got := now.Round(0).Sub(start.Round(0)); got != tt.wall {
+			t.Fatalf("the wall clock shows %s, want %s", got, tt.wall)
+		}
+		if _, err := r.Verify(raw, now); errors.Is(err, token.ErrKeysStale) != tt.stale {
+			t.Errorf("Verify(%s) = %v, want stale %v", tt.name, err, tt.stale)
+		}
+	}
+}
+
+// shiftWall sets the wall clock of t, whole seconds, and leaves the monotonic
+// one alone. Only a machine can do that; so this reaches into time.Time, whose
+// first word holds seconds from bit 30 on.
+func shiftWall(t time.Time, by time.Duration) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(by/time.Second) << 30
+	return t
+}
+
+// Stopped in the middle of a fetch, the issuer is not to blame.
+func TestRemoteStopsDuringAFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := newRemote(t, &issuer{answer: hanging}, func(c *jwks.Config) { c.Log = slog.New(slog.NewJSONHandler(&log, nil)) })
+		stop := run(t, r)
+		stop()
+		if s := r.Status(time.Now()); s.LastError != "" || log.Len() != 0 {
+			t.Errorf("Status = %+v, log: %s", s, log.String())
+		}
+	})
+}
+
+// However much an issuer sends, little more than the bound is read.
+func TestRemoteReadsNoMoreThanTheBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		body := &counting{Reader: io.MultiReader(bytes.NewReader(documentOf(t, "ec")), strings.NewReader(strings.Repeat(" ", 50<<20)))}
+		i := &issuer{answer: respond(200, http.Header{"Content-Type": {"application/json"}}, body)}
+		stop := run(t, newRemote(t, i, nil))
+		stop()
+		if body.n < jwks.MaxDocument || body.n > 2*jwks.MaxDocument {
+			t.Errorf("%d bytes were read, want little more than %d", body.n, jwks.MaxDocument)
+		}
+	})
+}
+
+type counting struct {
+	io.Reader
+	n int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += n
+	return n, err
+}
+
+func TestRemoteLongETag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		header := http.Header{"Content-Type": {"application/json"}, "Etag": {`"` + strings.Repeat("x", 300) + `"`}}
+		i := &issuer{answer: func(r *http.Request) (*http.Response, error) {
+			return respond(200, header, bytes.NewReader(documentOf(t, "ec")))(r)
+		}}
+		stop := run(t, newRemote(t, i, nil))
+		sleep(6 * time.Minute)
+		stop()
+		if len(i.asked) != 2 || i.asked[1].Header.Get("If-None-Match") != "" {
+			t.Errorf("%d fetches, the last with %v, want two without If-None-Match", len(i.asked), i.asked[1].Header)
 		}
 	})
 }
@@ -700,6 +790,7 @@ func TestRemoteRefusesSnapshots(t *testing.T) {
 		{"another URL", string(good), 0o600, func(c *jwks.Config) { c.URL = "https://other.example/jwks.json" }, false},
 		{"from the future", string(good), 0o600, func(c *jwks.Config) { c.Now = func() time.Time { return now.Add(-time.Hour) } }, false},
 		{"a private key", strings.Replace(string(good), `"kid":"ec-1"`, `"kid":"ec-1","d":"`+secret+`"`, 1), 0o600, nil, false},
+		{"a long ETag", strings.Replace(string(good), `"document"`, `"etag":"`+strings.Repeat("x", 300)+`","document"`, 1), 0o600, nil, false},
 		{"huge", string(good) + strings.Repeat(" ", 1<<20), 0o600, nil, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package jwks_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -310,6 +311,21 @@ func TestParseTakesLargerRSA(t *testing.T) {
 	k["n"] = b64(append([]byte{0}, n...))
 	if _, err := parse(t, document(t, k)).Verify(ours, p.good(t)); err != nil {
 		t.Errorf("Verify(3072 bits) = %v", err)
+	}
+}
+
+// Of good Ed25519 keys half have the sign bit set.
+func TestParseTakesBothSigns(t *testing.T) {
+	for seen := map[byte]bool{}; len(seen) < 2; {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[public[31]>>7] = true
+		p := party{"ed", "EdDSA", private}
+		if _, err := parse(t, document(t, p.jwk(t))).Verify(ours, p.good(t)); err != nil {
+			t.Errorf("Verify(key %x) = %v", public, err)
+		}
 	}
 }
 

@@ -1,56 +1,37 @@
 package verifier
 
 import (
-	"crypto/sha256"
-	"errors"
 	"net/http"
 	"strings"
-	"time"
-
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// Reasons that lie in how a token was presented.
-var (
-	errCredentials = errors.New("the request carries several different credentials")
-	errIP          = errors.New("the token may not be used from this address")
-)
+// credentialHeaders are where clients of the API families put what they take
+// for an API key. Nowhere else is looked: not in the query, nor in a cookie.
+var credentialHeaders = [...]string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
 
-// keyHeaders are where the clients of model APIs put their key, besides
-// Authorization: Anthropic's, Azure's and Google's.
-var keyHeaders = []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
-
-// credential returns the one credential of a request. Several equal ones are one;
-// of different ones it would depend on the reader which counts, so they are
-// refused.
-func credential(r *http.Request) (string, error) {
-	var found string
-	take := func(value string) error {
-		switch {
-		case value == "":
-			return token.ErrMalformed
-		case found != "" && found != value:
-			return errCredentials
-		}
-		found = value
-		return nil
-	}
-	for _, value := range r.Header.Values("Authorization") {
-		scheme, credential, _ := strings.Cut(value, " ")
-		if !strings.EqualFold(scheme, "Bearer") {
-			return "", token.ErrMalformed
-		}
-		if err := take(credential); err != nil {
-			return "", err
-		}
-	}
-	for _, name := range keyHeaders {
-		for _, value := range r.Header.Values(name) {
-			if err := take(value); err != nil {
-				return "", err
+// credential returns the one token that the headers present. It may stand there
+// more than once; two different ones are refused, not resolved, because the
+// upstream, the log and we might each pick another.
+func credential(h http.Header) (string, error) {
+	found := ""
+	for _, name := range credentialHeaders {
+		for _, value := range h[name] {
+			if name == "Authorization" {
+				scheme, rest, _ := strings.Cut(value, " ")
+				if !strings.EqualFold(scheme, "Bearer") {
+					return "", errScheme
+				}
+				value = rest
 			}
+			switch {
+			case value == "":
+				return "", token.ErrMalformed
+			case found != "" && found != value:
+				return "", errAmbiguous
+			}
+			found = value
 		}
 	}
 	switch {
@@ -58,98 +39,37 @@ func credential(r *http.Request) (string, error) {
 		return "", token.ErrMissing
 	case len(found) > token.MaxBytes:
 		return "", token.ErrTooLong
-	case strings.Trim(found, tokenAlphabet) != "":
+	case !isCompact(found):
 		return "", token.ErrMalformed
 	}
 	return found, nil
 }
 
-// tokenAlphabet is base64url and the dots of a compact JWS.
-const tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
-
-// authenticate returns the claims of the request's token, if it is good now and
-// here. What can change between two calls is asked at each: the time, the key
-// set, the address.
-func (v *Verifier) authenticate(r *http.Request) (*token.Claims, error) {
-	compact, err := credential(r)
-	if err != nil {
-		return nil, err
+// isCompact tells whether s is three parts of base64url without padding
+// (RFC 7515, section 3.1): all that a decoder further on has to look at.
+func isCompact(s string) bool {
+	dots, part := 0, 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+			part++
+		case c == '.' && part > 0:
+			dots, part = dots+1, 0
+		default:
+			return false
+		}
 	}
-	now := v.Now()
-	claims, err := v.verify(compact, now)
-	if err != nil {
-		return nil, err
-	}
-	if !claims.AllowsIP(clientAddr(r)) {
-		return nil, errIP
-	}
-	return claims, nil
+	return dots == 2 && part > 0
 }
 
-// verify returns the claims of a token, from the cache if it was verified before
-// under the same key set.
-func (v *Verifier) verify(compact string, now time.Time) (*token.Claims, error) {
-	generation, err := v.Keys.Generation(now)
-	if err != nil {
-		return nil, err
+// isCredential tells whether a header of that name could pass for one of
+// credentialHeaders. CGI-like servers read "_" as "-".
+func isCredential(name string) bool {
+	name = strings.ReplaceAll(name, "_", "-")
+	for _, c := range credentialHeaders {
+		if strings.EqualFold(name, c) {
+			return true
+		}
 	}
-	key := cacheKey{sha256.Sum256([]byte(compact)), generation}
-	if claims := v.cache.get(key, now); claims != nil {
-		return claims, v.expect.CheckTime(claims, now)
-	}
-	payload, err := v.Keys.Verify(compact, now)
-	if err != nil {
-		return nil, err
-	}
-	claims, err := token.Parse(payload)
-	if err != nil {
-		return nil, err
-	}
-	if err := v.expect.Check(&claims, now); err != nil {
-		return nil, err
-	}
-	v.cache.put(key, &claims, now.Add(v.CacheTTL))
-	return &claims, nil
-}
-
-// cache remembers tokens that verified. It never learns of bad ones, so a flood
-// of those pushes nothing out.
-type cache struct {
-	entries *lru.Cache[cacheKey, cacheEntry]
-}
-
-// cacheKey is made of the whole compact token, so that a twin of it that differs
-// in one byte is judged on its own, and of the key set, so that with a key die
-// the tokens it signed. It is a hash, so that no token lies about in memory.
-type cacheKey struct {
-	token      [sha256.Size]byte
-	generation uint64
-}
-
-type cacheEntry struct {
-	claims *token.Claims
-	until  time.Time
-}
-
-func newCache(size int) *cache {
-	entries, err := lru.New[cacheKey, cacheEntry](size)
-	if err != nil {
-		panic(err) // Unreachable: New checked that the size is positive.
-	}
-	return &cache{entries}
-}
-
-func (c *cache) get(key cacheKey, now time.Time) *token.Claims {
-	e, ok := c.entries.Get(key)
-	if !ok || !now.Before(e.until) {
-		return nil
-	}
-	return e.claims
-}
-
-func (c *cache) put(key cacheKey, claims *token.Claims, until time.Time) {
-	if claims.Expires.Before(until) {
-		until = claims.Expires
-	}
-	c.entries.Add(key, cacheEntry{claims, until})
+	return false
 }

@@ -1,125 +1,236 @@
 package verifier
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// bodyError is why a body was refused: a sentence for the client, which holds
-// nothing of the body but names from our own table.
-type bodyError struct{ problem string }
+// A rule is what a member of a body must be. Words complete the sentence: the
+// member "x" …
+type rule struct {
+	ok    func(strictjson.Value) bool
+	words string
+}
 
-func (e *bodyError) Error() string { return e.problem }
+// members are the rules for the names of a body's object; other names may hold
+// anything.
+type members struct {
+	rules map[string]rule
+	like  map[string]bool // The skeletons of the names.
+}
 
-func badBody(format string, args ...any) error { return &bodyError{fmt.Sprintf(format, args...)} }
-
-// readBody reads the body as a whole, judges it, and makes the one that the
-// upstream gets.
-func (v *Verifier) readBody(c *call, w http.ResponseWriter, r *http.Request) error {
-	if c.route.carrier != carriesBody {
-		if r.ContentLength != 0 {
-			return badBody("this route takes no body")
+func newMembers(tables ...map[string]rule) *members {
+	m := &members{rules: map[string]rule{}, like: map[string]bool{}}
+	for _, table := range tables {
+		for name, r := range table {
+			m.rules[name] = r
+			m.like[string(skeleton(nil, name))] = true
 		}
-		return nil
 	}
-	if err := checkMedia(r.Header); err != nil {
+	return m
+}
+
+// readBody takes the body of a call, whole, before anything is decided by it, and
+// writes it anew into c.
+func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
+	if !isJSON(r.Header["Content-Type"]) {
+		return errContentType
+	}
+	for _, coding := range r.Header["Content-Encoding"] {
+		// Servers differ on whether they decode; what we could not read may be
+		// another body to them.
+		if !strings.EqualFold(coding, "identity") {
+			return errContentEncoding
+		}
+	}
+	doc, err := v.receive(w, r)
+	if err != nil {
 		return err
 	}
-	if r.ContentLength > v.MaxBody {
-		return errTooLarge
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, v.MaxBody))
+	c.unread = nil
+	found, err := strictjson.Object(doc, strictjson.Limits{})
 	if err != nil {
-		if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-			return errTooLarge
-		}
-		return badBody("the body was cut off")
+		return &denial{is: errBody, detail: err.Error(), cause: err}
 	}
-	return c.canonicalise(body)
+	c.model, c.body, err = c.route.members.rewrite(found, len(doc))
+	if token.ValidModel(c.model) {
+		c.record.Model = c.model
+	}
+	return err
 }
 
-// checkMedia wants plain JSON: a server that ignores the type, or knows another,
-// must not read something else out of the same bytes.
-func checkMedia(h http.Header) error {
-	types := h.Values("Content-Type")
+// isJSON tells whether the content type is JSON in UTF-8 beyond doubt: servers
+// that look at a charset would read other text than we do.
+func isJSON(types []string) bool {
 	if len(types) != 1 {
-		return errMedia
+		return false
+	}
+	if types[0] == "application/json" {
+		return true
 	}
 	media, params, err := mime.ParseMediaType(types[0])
-	charset, hasCharset := params["charset"]
-	if err != nil || media != "application/json" || len(params) > 1 || len(params) == 1 && !(hasCharset && strings.EqualFold(charset, "utf-8")) {
-		return errMedia
+	if err != nil || media != "application/json" || len(params) > 1 {
+		return false
 	}
-	if encoding := h.Values("Content-Encoding"); len(encoding) > 1 || len(encoding) == 1 && encoding[0] != "identity" {
-		return errEncoding
-	}
-	return nil
+	return len(params) == 0 || strings.EqualFold(params["charset"], "utf-8")
 }
 
-// canonicalise judges a body by the route's table and writes it anew: each
-// guarded member in its one spelling, everything else byte for byte. What the
-// upstream reads is then what was judged, whichever parser it has.
-func (c *call) canonicalise(body []byte) error {
-	members, err := strictjson.Object(body, strictjson.Limits{})
-	if err != nil {
-		return badBody("the body is not one plain JSON object: %v", err)
+// maxGuess bounds the memory that a body's announced length can ask for before
+// its bytes are there.
+const maxGuess = 64 << 10
+
+// receive reads the body to its end. Only then does net/http notice a client
+// that goes, and no answer races with a request that is still being read, which
+// costs other Go proxies some of their streams.
+func (v *Verifier) receive(w *answer, r *http.Request) ([]byte, error) {
+	if r.ContentLength > v.c.MaxBody {
+		return nil, errTooLarge
 	}
-	canonical := make([]byte, 0, len(body)+2)
-	canonical = append(canonical, '{')
-	for _, m := range members {
-		p, guarded := c.route.params[fold(m.Name)]
+	size := min(max(r.ContentLength, 0), maxGuess) + bytes.MinRead
+	doc := bytes.NewBuffer(make([]byte, 0, size))
+	inTime := v.limitReading(w)
+	_, err := doc.ReadFrom(http.MaxBytesReader(w.ResponseWriter, r.Body, v.c.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case !inTime():
+		return nil, errBodySlow
+	case errors.As(err, &tooLarge):
+		return nil, errTooLarge
+	case err != nil:
+		return nil, &denial{is: errBodyRead, cause: err}
+	}
+	return doc.Bytes(), nil
+}
+
+// past is a moment that has passed whatever the clock says: with it as a
+// deadline, what is under way ends.
+var past = time.Unix(1, 0)
+
+// limitReading gives what is read of the client from now on BodyTimeout to
+// arrive. Call done after it.
+func (v *Verifier) limitReading(w *answer) (done func() (inTime bool)) {
+	cut := make(chan struct{})
+	late := time.AfterFunc(v.c.BodyTimeout, func() {
+		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(past)
+		close(cut)
+	})
+	return func() bool {
+		if late.Stop() {
+			return true
+		}
+		<-cut // The writer must not be used once we have returned.
+		return false
+	}
+}
+
+// maxDrain is how much of an unread body is read only to use the connection
+// again, as net/http does.
+const maxDrain = 256 << 10
+
+// drained takes what is left of a refused request off its connection and tells
+// whether that could be done. Left to net/http, it would have no end: anybody
+// could hold connections with bodies that don't arrive.
+func (v *Verifier) drained(w *answer, r *http.Request) bool {
+	if r == nil || r.ProtoMajor != 1 || r.ContentLength == 0 || r.Body == nil {
+		return true
+	}
+	ok := false
+	// Reading would ask a client that waits for a 100 to send its body.
+	if r.Header["Expect"] == nil && r.ContentLength <= maxDrain {
+		inTime := v.limitReading(w)
+		_, err := io.CopyN(io.Discard, r.Body, maxDrain+1)
+		ok = inTime() && errors.Is(err, io.EOF)
+	}
+	if !ok {
+		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(past)
+	}
+	return ok
+}
+
+// rewrite holds the object to the rules and writes it anew: the same members in
+// the same order, names and model in their plainest form, values that we do not
+// judge byte for byte. What the upstream parses is what was judged.
+func (m *members) rewrite(object []strictjson.Member, size int) (model string, body []byte, err error) {
+	body = append(make([]byte, 0, size+64), '{')
+	for i, member := range object {
+		rule, known := m.rules[member.Name]
 		switch {
-		case guarded && p.name != m.Name:
-			return badBody("the body spells %q in another way", p.name)
-		case guarded && p.good == nil:
-			return badBody("%q is not allowed: %s", p.name, p.whyNot)
-		case guarded && !p.good(m.Value):
-			return badBody("%q has a value that is not allowed here", p.name)
+		case known && !rule.ok(member.Value):
+			return model, nil, &denial{is: errMember, detail: fmt.Sprintf("%q %s", member.Name, rule.words)}
+		case !known && m.confusable(member.Name):
+			return model, nil, errMemberName
 		}
-		canonical = append(strictjson.AppendText(canonical, m.Name), ':')
-		if p.isModel {
-			model, _ := m.Text() // The table wants a text.
-			if !token.ValidModel(model) {
-				return badBody(`"model" is not a model's name`)
-			}
-			c.model = model
-			canonical = strictjson.AppendText(canonical, model)
-		} else {
-			canonical = append(canonical, m.Raw...)
+		if i > 0 {
+			body = append(body, ',')
 		}
-		if p.name == "stream" {
-			c.stream, _ = m.Bool()
+		body = append(strictjson.AppendText(body, member.Name), ':')
+		if member.Name == "model" {
+			model, _ = member.Text()
+			body = strictjson.AppendText(body, model)
+			continue
 		}
-		canonical = append(canonical, ',')
+		body = append(body, member.Raw...)
 	}
-	if c.model == "" {
-		return badBody(`"model" is missing`)
+	switch {
+	case model == "":
+		return "", nil, errNoModel
+	case !token.ValidModel(model):
+		return model, nil, errModelName
 	}
-	canonical[len(canonical)-1] = '}' // In place of the last comma.
-	c.body = canonical
-	return nil
+	return model, append(body, '}'), nil
 }
 
-// fold brings all spellings of a name together that some reader may take for the
-// same: without regard to case (in Unicode's sense, so that "ſtream" is
-// "stream"), white space, and characters that can't be seen.
-func fold(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return -1
+// confusable tells whether some parser could take name for a name that has a
+// rule, although they are not the same. Go's encoding/json folds case, by
+// Unicode: to it "max_toKens" with a Kelvin sign is max_tokens. Others trim.
+func (m *members) confusable(name string) bool {
+	var room [64]byte
+	return m.like[string(skeleton(room[:0], name))]
+}
+
+// maxSkeleton is longer than any name that has a rule.
+const maxSkeleton = 40
+
+// skeleton appends what is left of name when case, spaces, fullwidth forms and
+// characters that can't be seen are set aside. Of long names it appends only the
+// beginning.
+func skeleton(dst []byte, name string) []byte {
+	for _, r := range name {
+		if len(dst) > maxSkeleton {
+			break
 		}
-		least := r
-		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-			least = min(least, f)
+		switch {
+		case r > ' ' && r < unicode.MaxASCII:
+		case unicode.In(r, unicode.C, unicode.Z, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector), r == '\u2800':
+			continue
+		case 0xFF01 <= r && r <= 0xFF5E:
+			r -= 0xFEE0
 		}
-		return least
-	}, name)
+		dst = utf8.AppendRune(dst, foldRune(r))
+	}
+	return dst
+}
+
+// foldRune returns the least of the runes that are r but for case, as
+// [strings.EqualFold] sees it.
+func foldRune(r rune) rune {
+	if 'a' <= r && r <= 'z' {
+		return r - 'a' + 'A' // The least there is, and much the commonest.
+	}
+	least := r
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		least = min(least, f)
+	}
+	return least
 }

@@ -1,10 +1,15 @@
 package verifier
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
@@ -12,166 +17,188 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// call is one request on its way through.
+// call is one request on its way through the steps.
 type call struct {
-	rec      audit.Record
-	started  time.Time
-	path     string // Canonical.
-	query    string
-	claims   *token.Claims
-	route    *route
-	model    string
-	stream   bool   // The client asked for a streamed answer.
-	body     []byte // What the upstream gets: ours, not the client's.
+	began  time.Time
+	record audit.Record
+	claims *token.Claims // Of a verified token; nil until then.
+	route  *route
+	model  string
+	body   []byte // What the upstream gets instead of the client's body. Nil: none.
+
+	unread *http.Request // The request, until its body was read.
+
 	upstream *upstream
-	cancel   context.CancelCauseFunc // Ends the upstream's part.
+	failure  error // Why the upstream's answer could not be used.
+	watch    *watch
+	answer   *answer
+	client   context.Context // Ends when the client goes.
 }
 
-// serve judges a call, answers or forwards it, and records it: once each.
-func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request) {
-	now := v.Now()
-	c := &call{started: now, rec: audit.Record{Time: now, Decision: audit.NewID(), Event: "call", ClientIP: clientAddr(r).String()}}
-	w := &answer{ResponseWriter: rw, control: http.NewResponseController(rw)}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	c.cancel = cancel
-	defer func() {
-		cancel(nil)
-		problem := recover()
-		if problem != nil && problem != http.ErrAbortHandler { //nolint:errorlint // Panics are compared as they are.
-			v.Log.Error("panic in a call", "decision", c.rec.Decision, "panic", problem)
-			c.rec.Outcome, c.rec.Reason = audit.Deny, "error"
-			if w.status == 0 {
-				v.refuse(w, c, errInternal)
-				problem = nil
-			} else {
-				problem = http.ErrAbortHandler
-			}
-		}
-		v.record(c, w)
-		if problem != nil {
-			panic(problem)
-		}
-	}()
-	r = r.WithContext(ctx)
-	if err := v.judge(c, w, r); err != nil {
-		v.refuse(w, c, err)
-		return
+// serve answers one request and keeps its record, whatever happens. A call that
+// passes goes on to then.
+func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*answer, *http.Request, *call) error) {
+	c := &call{began: v.c.Now(), unread: r}
+	c.record = audit.Record{Time: c.began, Decision: audit.NewID(), Event: "call", Outcome: audit.Deny}
+	w := &answer{ResponseWriter: rw}
+	defer v.finish(w, c)
+	err := v.decide(w, r, c)
+	if err == nil {
+		c.record.Outcome = audit.Allow
+		err = then(w, r, c)
 	}
-	c.rec.Outcome = audit.Allow
-	if err := c.route.answer(v, c, w, r); err != nil {
+	if err != nil {
 		v.refuse(w, c, err)
 	}
 }
 
-// judge takes the steps of a decision, the cheapest first. Nothing of the call
-// has left for an upstream when it returns.
-func (v *Verifier) judge(c *call, w http.ResponseWriter, r *http.Request) (err error) {
-	if err := v.Ready(); err != nil {
+// decide takes the steps of a decision, the cheapest first. No step looks at
+// more of the request than the ones before have made safe to look at.
+func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
+	client := clientAddr(r.RemoteAddr)
+	if client.IsValid() {
+		c.record.ClientIP = client.String()
+	}
+	// Before any router: each reads an unclean path in its own way.
+	path, query, err := target.Split(r.RequestURI)
+	if err != nil || r.URL.Path != path {
+		return errTarget // Not as it came, perhaps: behind http.StripPrefix two paths are left.
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		return &denial{is: errMethod, allow: "GET, POST"}
+	}
+	raw, err := credential(r.Header)
+	if err != nil {
 		return err
 	}
-	if c.path, c.query, err = target.Split(r.RequestURI); err != nil {
+	claims, err := v.authenticate(raw, c.began)
+	if err != nil {
 		return err
 	}
-	if c.claims, err = v.authenticate(r); err != nil {
+	c.identify(claims)
+	if !claims.AllowsIP(client) {
+		return errClientIP
+	}
+	// Only now, so that whoever has no token learns nothing of the routes.
+	if err := c.findRoute(r, path, query); err != nil {
 		return err
 	}
-	c.rec.Key, c.rec.Identity, c.rec.Team = c.claims.ClientID, c.claims.Subject, c.claims.Team
-	c.rec.Grant, c.rec.Token = c.claims.Grant, c.claims.ID
-	if r.Header.Get("Upgrade") != "" {
-		return errUpgrade
-	}
-	if c.route, c.model, err = findRoute(r.Method, c.path); err != nil {
-		return err
-	}
-	c.rec.Route, c.rec.Action = c.route.name, c.route.action
-	if c.query != "" {
-		return errQuery
-	}
-	if err := v.readBody(c, w, r); err != nil {
-		return err
-	}
-	c.rec.Model = c.model
-	return v.authorize(c)
-}
-
-// authorize holds the call to the token's scope and finds who answers it.
-func (v *Verifier) authorize(c *call) (err error) {
-	if c.route.carrier == carriesNone {
-		return nil // Its answer is cut to what the token may use.
-	}
-	allowed := c.claims.Scope.Allow(c.route.action, c.model)
-	if c.route.anyAction {
-		allowed = c.claims.Scope.AllowModel(c.model)
-	}
-	if !allowed {
-		return errScope
-	}
-	c.upstream, err = v.upstreamFor(c.model)
-	return err
-}
-
-// record writes the decision down. While that fails, further calls are refused;
-// each of them tries again.
-func (v *Verifier) record(c *call, w *answer) {
-	c.rec.Status, c.rec.Bytes = w.status, w.bytes
-	c.rec.Millis = float64(v.Now().Sub(c.started).Microseconds()) / 1000
-	if c.upstream != nil {
-		c.rec.Upstream = c.upstream.Name
-	}
-	err := v.Audit.Append(context.Background(), c.rec) // The call's own context may have ended with it.
-	if failed := err != nil; v.auditFailed.Swap(failed) != failed || failed {
-		if failed {
-			v.Log.Error("recording a decision", "decision", c.rec.Decision, "err", err.Error())
-		} else {
-			v.Log.Info("decisions are recorded again")
+	if c.route.carrier == inBody {
+		if err := v.readBody(w, r, c); err != nil {
+			return err
 		}
 	}
+	if err := c.checkScope(); err != nil {
+		return err
+	}
+	return v.records.takesMore()
 }
 
-// clientAddr is the address of the peer; the zero address where it has none.
-func clientAddr(r *http.Request) netip.Addr {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+// clientAddr is the peer's address. A peer that has none, as on a Unix socket,
+// gets the invalid address, which is in no network.
+func clientAddr(remote string) netip.Addr {
+	peer, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Addr{}
 	}
-	return addr.Addr().Unmap()
+	return peer.Addr().Unmap()
 }
 
-// answer is the way back to the client. It knows what was sent, and cuts off a
-// client that does not take it.
-type answer struct {
-	http.ResponseWriter
-	control *http.ResponseController
-	status  int
-	bytes   int64
+func (c *call) identify(claims *token.Claims) {
+	c.claims = claims
+	c.record.Key, c.record.Identity, c.record.Team = claims.ClientID, claims.Subject, claims.Team
+	c.record.Grant, c.record.Token = claims.Grant, claims.ID
 }
 
-// SlowClient is how long a client may take to accept one piece of an answer.
-const SlowClient = time.Minute
-
-// WriteHeader passes on the final status alone: what an upstream says before it
-// (103 and others) carries headers that nobody looked through.
-func (a *answer) WriteHeader(status int) {
-	if status < http.StatusOK {
-		return
+func (c *call) findRoute(r *http.Request, path, query string) error {
+	route, model, allow := find(r.Method, path)
+	if route == nil {
+		if allow != "" {
+			return &denial{is: errMethod, allow: allow}
+		}
+		return errNotFound
 	}
-	if a.status == 0 {
-		a.status = status
+	c.route, c.record.Route, c.record.Action = route, route.name(), route.action
+	switch {
+	case query != "":
+		// A query may name a model, a stream or a key to servers that look there.
+		return errQuery
+	case r.Method == http.MethodGet && r.ContentLength != 0:
+		return errUnwanted // It would be waited for, to no end.
+	case r.Header["Upgrade"] != nil:
+		return errUpgrade // Frames behind it would pass unjudged.
+	case route.carrier == inPath:
+		if !token.ValidModel(model) {
+			return errNotFound // Perhaps a path below a model, of a route that we don't know.
+		}
+		c.model, c.record.Model = model, model
 	}
-	a.ResponseWriter.WriteHeader(status)
+	return nil
 }
 
-func (a *answer) Write(p []byte) (int, error) {
-	if a.status == 0 {
-		a.status = http.StatusOK
+func (c *call) checkScope() error {
+	switch {
+	case c.route.carrier == nowhere:
+		return nil
+	case c.route.anyAction && c.claims.Scope.AllowModel(c.model), c.claims.Scope.Allow(c.route.action, c.model):
+		return nil
 	}
-	if err := a.control.SetWriteDeadline(time.Now().Add(SlowClient)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return 0, err
-	}
-	n, err := a.ResponseWriter.Write(p)
-	a.bytes += int64(n)
-	return n, err
+	missing := token.Scope{Action: c.route.action, Model: c.model}.String()
+	return &denial{is: errScope, scope: missing, detail: missing}
 }
 
-// Unwrap lets a ResponseController find the connection.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+// inProcess is the request for a handler in this process.
+func (c *call) inProcess(r *http.Request) *http.Request {
+	r = r.Clone(context.WithValue(r.Context(), contextKey{}, c))
+	for name := range r.Header {
+		if isCredential(name) || strings.EqualFold(name, "Content-Encoding") {
+			delete(r.Header, name)
+		}
+	}
+	r.TransferEncoding, r.Trailer, r.GetBody = nil, nil, nil
+	r.Body, r.ContentLength = http.NoBody, int64(len(c.body))
+	r.Header.Del("Content-Length")
+	if c.body != nil {
+		r.Body = io.NopCloser(bytes.NewReader(c.body))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Content-Length", strconv.Itoa(len(c.body)))
+	}
+	return r
+}
+
+// finish turns a panic into an answer and keeps the record. It is deferred, so
+// that no way out of a call goes round it.
+func (v *Verifier) finish(w *answer, c *call) {
+	abort := false
+	switch p := recover(); {
+	case p == nil:
+	case p == any(http.ErrAbortHandler): // The answer can't be ended as it should; net/http cuts the connection.
+		abort = true
+	default:
+		v.c.Log.Error("panic in a call", "decision", c.record.Decision, "panic", p, "stack", string(debug.Stack()))
+		c.record.Reason = reasonInternal
+		if abort = w.status != 0; !abort {
+			v.refuse(w, c, errInternal)
+		}
+	}
+	if w.status == 0 {
+		w.status, abort = statusClientGone, true // Without a word, lest net/http says 200.
+	}
+	switch {
+	case errors.Is(w.failed, errClientSlow):
+		c.note("client_slow")
+	case w.failed != nil:
+		c.note("client_gone")
+	case abort:
+		c.note("aborted")
+	}
+	c.record.Status, c.record.Bytes = w.status, w.bytes
+	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000
+	v.records.keep(c.record)
+	if abort {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// statusClientGone is what nginx writes down for a client that did not wait.
+const statusClientGone = 499

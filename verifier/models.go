@@ -1,114 +1,228 @@
 package verifier
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"mime"
 	"net/http"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/internal/token"
 )
 
-// Bounds of asking an upstream for its models.
+// Bounds of an upstream's list of models.
 const (
-	maxModelList     = 1 << 20
-	modelListTimeout = 10 * time.Second
+	maxList     = 8 << 20 // Bytes.
+	maxModels   = 20_000
+	maxOwner    = 100 // Bytes of "owned_by".
+	listTimeout = 15 * time.Second
 )
 
-// listModels answers with the models that the token may use, of all upstreams.
-// Of upstreams that can't be asked, nothing is listed; if none can, the call
-// fails.
-func (v *Verifier) listModels(c *call, w http.ResponseWriter, r *http.Request) error {
-	list := []byte(`{"object":"list","data":[`)
-	seen := map[string]bool{}
-	var failures []error
-	for _, u := range v.upstreams {
-		models, err := u.listModels(r.Context(), c.rec.Decision)
-		if err != nil {
-			v.Log.Warn("asking for models", "upstream", u.Name, "err", err.Error())
-			failures = append(failures, err)
-			continue
-		}
-		for _, m := range models {
-			if seen[m.id] || !u.has(m.id) || !c.claims.Scope.AllowModel(m.id) {
-				continue
-			}
-			if len(seen) > 0 {
-				list = append(list, ',')
-			}
-			list = append(list, m.raw...)
-			seen[m.id] = true
+// source is where a list of models comes from.
+type source struct {
+	name   string
+	serves func(model string) bool
+	fetch  func() (doc []byte, status int, err error)
+}
+
+// sources are the upstreams. A model counts as the upstream's only if a call to
+// it would go there.
+func (v *Verifier) sources(r *http.Request, c *call) []source {
+	list := make([]source, len(v.upstreams.all))
+	for i, u := range v.upstreams.all {
+		list[i] = source{
+			name:   u.Name,
+			serves: func(model string) bool { return v.upstreams.serving(model) == u },
+			fetch:  func() ([]byte, int, error) { return u.fetchList(r, c) },
 		}
 	}
-	if len(failures) == len(v.upstreams) {
-		return errors.Join(failures...)
+	return list
+}
+
+func (u *upstream) fetchList(r *http.Request, c *call) (doc []byte, status int, err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), min(listTimeout, u.ResponseTimeout))
+	defer cancel()
+	res, err := u.Transport.RoundTrip(outgoing(ctx, r, c, u))
+	if err != nil {
+		return nil, 0, err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Request-Id", c.rec.Decision)
-	_, _ = w.Write(append(list, "]}\n"...)) // The client may have gone.
+	defer res.Body.Close()
+	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if res.StatusCode != http.StatusOK || media != "application/json" || res.Header.Get("Content-Encoding") != "" {
+		return nil, res.StatusCode, fmt.Errorf("it answered %d %q", res.StatusCode, media)
+	}
+	doc, err = io.ReadAll(io.LimitReader(res.Body, maxList+1))
+	return doc, res.StatusCode, err
+}
+
+// handlerSource is a handler in this process.
+func handlerSource(next http.Handler, r *http.Request) source {
+	return source{
+		serves: func(string) bool { return true },
+		fetch: func() ([]byte, int, error) {
+			w := &memory{header: http.Header{}, status: http.StatusOK}
+			next.ServeHTTP(w, r)
+			if w.status != http.StatusOK {
+				return nil, w.status, fmt.Errorf("it answered %d", w.status)
+			}
+			return w.body.Bytes(), w.status, nil
+		},
+	}
+}
+
+// memory is a ResponseWriter that keeps what it is given, up to maxList.
+type memory struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (m *memory) Header() http.Header { return m.header }
+
+func (m *memory) WriteHeader(status int) { m.status = status }
+
+func (m *memory) Write(p []byte) (int, error) {
+	if m.body.Len()+len(p) > maxList {
+		return 0, errTooLarge
+	}
+	return m.body.Write(p)
+}
+
+// listed is what one source came to.
+type listed struct {
+	source
+	models []model
+	status int
+	err    error
+}
+
+type model struct {
+	id, owner string
+	created   int64
+}
+
+// listModels answers with the models that the token covers, of all sources, in
+// the order of the configuration. A source that fails is left out, so that one
+// dead server hides no others; if all fail, so does the call.
+func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
+	lists := make([]listed, len(sources))
+	var wait sync.WaitGroup
+	for i, s := range sources {
+		wait.Go(func() { lists[i] = s.list() })
+	}
+	wait.Wait()
+
+	body, seen, failed := []byte(`{"object":"list","data":[`), map[string]bool{}, 0
+	for _, l := range lists {
+		if l.err != nil {
+			failed++
+			v.c.Log.LogAttrs(c.logContext(), slog.LevelWarn, "listing an upstream's models", slog.String("decision", c.record.Decision),
+				slog.String("upstream", l.name), slog.String("err", l.err.Error()))
+		}
+		for _, m := range l.models {
+			if !seen[m.id] && l.serves(m.id) && c.claims.Scope.AllowModel(m.id) {
+				if len(seen) > 0 {
+					body = append(body, ',')
+				}
+				seen[m.id] = true
+				body = m.append(body)
+			}
+		}
+	}
+	if len(lists) == 1 {
+		c.record.Upstream, c.record.UpstreamStatus = lists[0].name, lists[0].status
+	}
+	if failed > 0 && failed == len(sources) {
+		return errUpstream
+	}
+	body = append(body, "]}"...)
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set(requestID, c.record.Decision)
+	_, _ = w.Write(body) // The client may have gone; nothing is left to do.
 	return nil
 }
 
-// model is one entry of an upstream's list.
-type model struct {
-	id  string
-	raw []byte // The entry as the upstream wrote it.
+func (s source) list() (l listed) {
+	l.source = s
+	defer func() {
+		if p := recover(); p != nil { // Nobody else would, on a goroutine of its own.
+			l.models, l.err = nil, fmt.Errorf("panic: %v", p)
+		}
+	}()
+	doc, status, err := s.fetch()
+	l.status = status
+	if err == nil && len(doc) > maxList {
+		err = errTooLarge
+	}
+	if err == nil {
+		l.models, err = parseModels(doc)
+	}
+	l.err = err
+	return l
 }
 
-func (u *upstream) listModels(ctx context.Context, decision string) ([]model, error) {
-	ctx, cancel := context.WithTimeout(ctx, modelListTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.base.JoinPath("/v1/models").String(), nil)
+// parseModels reads a list strictly. Names that no scope can cover are left out.
+func parseModels(doc []byte) ([]model, error) {
+	object, err := strictjson.Object(doc, strictjson.Limits{})
 	if err != nil {
 		return nil, err
 	}
-	u.prepare(req, decision)
-	res, err := u.transport.RoundTrip(req)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errAway, err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK {
-		return nil, errUpstream
-	}
-	doc, err := io.ReadAll(io.LimitReader(res.Body, maxModelList))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDied, err)
-	}
-	return readModels(doc)
-}
-
-// readModels reads {"data": [{"id": …}, …]}. Entries without an id that is a
-// model's name are left out: no scope could name them.
-func readModels(doc []byte) ([]model, error) {
-	members, err := strictjson.Object(doc, strictjson.Limits{})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errBadAnswer, err)
-	}
-	for _, m := range members {
-		if m.Name != "data" {
+	var models []model
+	for _, member := range object {
+		if member.Name != "data" {
 			continue
 		}
-		entries, err := strictjson.Array(m.Raw, strictjson.Limits{})
+		elements, err := strictjson.Array(member.Raw, strictjson.Limits{})
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+			return nil, err
 		}
-		var models []model
-		for _, e := range entries {
-			fields, err := strictjson.Object(e.Raw, strictjson.Limits{})
+		if len(elements) > maxModels {
+			return nil, errTooLarge
+		}
+		for _, e := range elements {
+			m, err := parseModel(e.Raw)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+				return nil, err
 			}
-			for _, f := range fields {
-				if id, ok := f.Text(); ok && f.Name == "id" {
-					models = append(models, model{id, e.Raw})
-				}
+			if token.ValidModel(m.id) {
+				models = append(models, m)
 			}
 		}
-		return models, nil
 	}
-	return nil, errBadAnswer
+	return models, nil
+}
+
+func parseModel(doc []byte) (m model, err error) {
+	object, err := strictjson.Object(doc, strictjson.Limits{})
+	for _, member := range object {
+		switch member.Name {
+		case "id":
+			m.id, _ = member.Text()
+		case "owned_by":
+			m.owner, _ = member.Text()
+		case "created":
+			m.created, _ = member.Int()
+		}
+	}
+	if len(m.owner) > maxOwner {
+		m.owner = ""
+	}
+	return m, err
+}
+
+func (m *model) append(b []byte) []byte {
+	b = strictjson.AppendText(append(b, `{"id":`...), m.id)
+	b = strconv.AppendInt(append(b, `,"object":"model","created":`...), m.created, 10)
+	b = strictjson.AppendText(append(b, `,"owned_by":`...), m.owner)
+	return append(b, '}')
 }

@@ -1,72 +1,117 @@
 package verifier
 
-import "net/http"
+import (
+	"net/http"
 
-// routes are the endpoints of the OpenAI API that calls may go to
-// (https://platform.openai.com/docs/api-reference).
-var routes = []route{
-	{
-		name: "openai.chat", method: http.MethodPost, path: "/v1/chat/completions", action: "chat", carrier: carriesBody,
-		params: guard(everywhere, generating), answer: (*Verifier).forward,
+	"github.com/hourpass/hourpass/internal/strictjson"
+)
+
+// openAI is the API that OpenAI's servers, vLLM, llama.cpp, Ollama and most
+// others speak below /v1/. Paths without /v1/, which some of them serve too, are
+// twins of these and stay closed.
+var openAI = family{
+	routes: []route{
+		{method: http.MethodPost, path: "/v1/chat/completions", action: "chat", carrier: inBody, members: inference},
+		{method: http.MethodPost, path: "/v1/completions", action: "completions", carrier: inBody, members: inference},
+		{method: http.MethodPost, path: "/v1/embeddings", action: "embeddings", carrier: inBody, members: inference},
+		{method: http.MethodPost, path: "/v1/responses", action: "responses", carrier: inBody, members: responses},
+		{method: http.MethodGet, path: "/v1/models", action: "models", list: true},
+		// 403, not 404, for a model out of scope: as any other call to it says.
+		{method: http.MethodGet, path: "/v1/models/", action: "models", carrier: inPath, anyAction: true},
 	},
-	{
-		name: "openai.completions", method: http.MethodPost, path: "/v1/completions", action: "completions", carrier: carriesBody,
-		params: guard(everywhere, generating), answer: (*Verifier).forward,
-	},
-	{
-		name: "openai.responses", method: http.MethodPost, path: "/v1/responses", action: "responses", carrier: carriesBody,
-		params: guard(everywhere, generating, stateful), answer: (*Verifier).forward,
-	},
-	{
-		name: "openai.embeddings", method: http.MethodPost, path: "/v1/embeddings", action: "embeddings", carrier: carriesBody,
-		params: guard(everywhere), answer: (*Verifier).forward,
-	},
-	{
-		name: "openai.models", method: http.MethodGet, path: "/v1/models", action: "models", carrier: carriesNone,
-		answer: (*Verifier).listModels,
-	},
-	{
-		name: "openai.model", method: http.MethodGet, path: "/v1/models/", action: "models", anyAction: true, carrier: carriesPath,
-		answer: (*Verifier).forward,
+	refusal: openAIRefusal,
+	event: func(body []byte) []byte {
+		// The SDKs raise what stands in "error", whatever the stream was of.
+		return append(append([]byte("data: "), body...), "\n\n"...)
 	},
 }
 
-// everywhere are the members that each route guards. Gateways and SDKs know more
-// ways than "model" to say which model or which server is meant; none of them
-// passes.
-var everywhere = []param{
-	{name: "model", good: isText, isModel: true},
-	{name: "models", whyNot: "a call names one model"},
-	{name: "fallbacks", whyNot: "a call names one model"},
-	{name: "fallback_models", whyNot: "a call names one model"},
-	{name: "model_group", whyNot: "a call names one model"},
-	{name: "deployment_id", whyNot: "a call names one model"},
-	{name: "engine", whyNot: "a call names one model"},
-	{name: "route", whyNot: "the upstream is not the client's choice"},
-	{name: "provider", whyNot: "the upstream is not the client's choice"},
-	{name: "api_base", whyNot: "the upstream is not the client's choice"},
-	{name: "base_url", whyNot: "the upstream is not the client's choice"},
-	{name: "api_key", whyNot: "the upstream's credential is not the client's choice"},
-	{name: "extra_body", whyNot: "its members would bypass the checks of the body"},
-	{name: "extra_headers", whyNot: "its members would bypass the checks of the headers"},
+// inference are the members whose meaning we must know for sure. A rule's words
+// complete the sentence: the member "x" …
+var inference = newMembers(map[string]rule{
+	"model":  {isText, "must be a string that names one model"},
+	"stream": {isBool, "must be true or false"},
+
+	"stream_options":        {isObject, "must be an object"},
+	"max_tokens":            {isCount, "must be a whole number of at least 1"},
+	"max_completion_tokens": {isCount, "must be a whole number of at least 1"},
+	"max_output_tokens":     {isCount, "must be a whole number of at least 1"},
+	"n":                     {isCount, "must be a whole number of at least 1"},
+	"best_of":               {isCount, "must be a whole number of at least 1"},
+}, refused(
+	"is refused: a call names one model, in \"model\"",
+	"models", "model_id", "model_name", "model_list", "engine", "deployment", "deployment_id", "preset",
+	"fallbacks", "fallback_models", "context_window_fallbacks", "content_policy_fallbacks",
+	"lora", "lora_name", "lora_request", "adapter", "adapter_id",
+), refused(
+	"is refused: the verifier chooses the model server",
+	"api_base", "base_url", "api_key", "api_version", "organization", "custom_llm_provider", "provider", "providers",
+	"route", "router", "user_config", "kv_transfer_params",
+), refused(
+	"is refused: what it carries would be merged into the request after it was checked",
+	"extra_body", "extra_headers", "extra_query", "headers",
+), refused(
+	"is refused: it reaches into what the model server keeps of other calls",
+	"id_slot", "slot_id", "conversation_id",
+))
+
+// responses adds what the Responses API can name that other callers may own, as
+// all share one credential at the upstream.
+var responses = newMembers(inference.rules, map[string]rule{
+	"background": {isFalse, "must be false: an answer is metered while it is given"},
+}, refused(
+	"is refused: it reaches into what the model server keeps of other calls",
+	"previous_response_id", "conversation",
+), refused(
+	"is refused: a stored prompt may name another model", "prompt",
+))
+
+func refused(words string, names ...string) map[string]rule {
+	rules := map[string]rule{}
+	for _, name := range names {
+		rules[name] = rule{isNull, words}
+	}
+	return rules
 }
 
-// generating are the members of calls that generate text.
-var generating = []param{
-	{name: "stream", good: isFlag},
-	{name: "stream_options", good: isObject},
-	{name: "max_tokens", good: isCount},
-	{name: "max_completion_tokens", good: isCount},
-	{name: "max_output_tokens", good: isCount},
-	{name: "n", good: isCount},
-	{name: "best_of", good: isCount},
+// null is the same as absent to every server of the family, except where a
+// member is required.
+func isNull(v strictjson.Value) bool { return v.Kind == strictjson.KindNull }
+
+func isText(v strictjson.Value) bool { return v.Kind == strictjson.KindString }
+
+func isBool(v strictjson.Value) bool { return v.Kind == strictjson.KindBool || isNull(v) }
+
+func isFalse(v strictjson.Value) bool {
+	b, ok := v.Bool()
+	return ok && !b || isNull(v)
 }
 
-// stateful are the members of the Responses API that reach for what another call
-// left behind, which may be another key's.
-var stateful = []param{
-	{name: "previous_response_id", good: isNull},
-	{name: "conversation", good: isNull},
-	{name: "prompt", good: isNull},
-	{name: "background", good: isFalse},
+func isObject(v strictjson.Value) bool { return v.Kind == strictjson.KindObject || isNull(v) }
+
+// isCount takes no string and no fraction: "100000" and 1e5 are numbers to
+// pydantic and nothing to a check in Go.
+func isCount(v strictjson.Value) bool {
+	n, ok := v.Int()
+	return ok && n >= 1 || isNull(v)
+}
+
+func openAIRefusal(status int, code, message, decision string) []byte {
+	b := strictjson.AppendText([]byte(`{"error":{"message":`), message)
+	b = strictjson.AppendText(append(b, `,"type":`...), openAIType(status))
+	b = strictjson.AppendText(append(b, `,"code":`...), code)
+	b = strictjson.AppendText(append(b, `,"param":null,"decision_id":`...), decision)
+	return append(b, "}}"...)
+}
+
+func openAIType(status int) string {
+	switch {
+	case status == http.StatusUnauthorized:
+		return "authentication_error"
+	case status == http.StatusForbidden:
+		return "permission_error"
+	case status >= http.StatusInternalServerError:
+		return "server_error"
+	}
+	return "invalid_request_error"
 }

@@ -6,200 +6,203 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log"
+	"mime"
 	"net/http"
 	"net/http/httputil"
-	"net/textproto"
 	"net/url"
-	"regexp"
-	"slices"
+	"strings"
 	"sync"
-	"time"
-
-	"github.com/hourpass/hourpass/internal/token"
 )
-
-// upstream is a model server and the connections to it.
-type upstream struct {
-	Upstream
-	base      *url.URL
-	proxy     *httputil.ReverseProxy
-	transport http.RoundTripper
-}
-
-// Bounds of the talk with an upstream.
-const (
-	maxIdleConns       = 512      // Kept open. Go's default of 2 opens a new one for half of the calls.
-	maxResponseHeader  = 64 << 10 // Bytes.
-	connectTimeout     = 10 * time.Second
-	idleConnTimeout    = 90 * time.Second
-	copyBufferSize     = 32 << 10
-	transportIOBufSize = 16 << 10
-)
-
-func newUpstream(u Upstream) (*upstream, error) {
-	base, err := parseUpstreamURL(u.URL)
-	if err != nil {
-		return nil, err
-	}
-	if len(u.Models) == 0 {
-		return nil, errors.New(`models: want names, patterns, or "*"`)
-	}
-	if u.Header == "" {
-		u.Header = "Authorization"
-	}
-	if u.ResponseTimeout == 0 {
-		u.ResponseTimeout = DefaultResponseTimeout
-	}
-	if u.IdleTimeout == 0 {
-		u.IdleTimeout = DefaultIdleTimeout
-	}
-	if u.ResponseTimeout < 0 || u.IdleTimeout < 0 {
-		return nil, errors.New("timeouts: must not be negative")
-	}
-	up := &upstream{Upstream: u, base: base, transport: &http.Transport{
-		// No proxy from the environment: calls go where the configuration says.
-		DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
-		TLSHandshakeTimeout:    connectTimeout,
-		ResponseHeaderTimeout:  u.ResponseTimeout,
-		IdleConnTimeout:        idleConnTimeout,
-		MaxIdleConns:           maxIdleConns,
-		MaxIdleConnsPerHost:    maxIdleConns,
-		MaxResponseHeaderBytes: maxResponseHeader,
-		ReadBufferSize:         transportIOBufSize,
-		WriteBufferSize:        transportIOBufSize,
-		DisableCompression:     true, // The bytes are the client's business.
-		ForceAttemptHTTP2:      true,
-	}}
-	up.proxy = &httputil.ReverseProxy{
-		Transport:      up.transport,
-		Rewrite:        up.rewrite,
-		ModifyResponse: up.modify,
-		ErrorHandler:   up.failed,
-		FlushInterval:  -1, // Each chunk at once.
-		BufferPool:     buffers,
-	}
-	return up, nil
-}
-
-func (u *upstream) has(model string) bool {
-	return slices.ContainsFunc(u.Models, func(p string) bool { return p == "*" || token.MatchModel(p, model) })
-}
-
-// callKey finds the call in a request's context.
-type callKey struct{}
-
-// forwarding is a call in the hands of a reverse proxy, which knows no errors.
-type forwarding struct {
-	*call
-	err error
-}
 
 // forward sends the call to its upstream and the answer to the client.
-func (v *Verifier) forward(c *call, w http.ResponseWriter, r *http.Request) error {
-	f := &forwarding{call: c}
-	c.upstream.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callKey{}, f)))
-	return f.err
-}
-
-// rewrite makes the request that the upstream gets, from nothing: a header that
-// is on no list does not pass, whatever its name is or the client calls
-// hop-by-hop.
-func (u *upstream) rewrite(p *httputil.ProxyRequest) {
-	f := p.In.Context().Value(callKey{}).(*forwarding)
-	p.Out.Header = passRequest(p.In.Header)
-	u.prepare(p.Out, f.rec.Decision)
-	p.Out.URL = u.base.JoinPath(f.path)
-	p.Out.Host = u.base.Host
-	p.Out.Body, p.Out.GetBody, p.Out.ContentLength = http.NoBody, nil, 0
-	if f.body != nil {
-		// GetBody lets the transport send again what it has not begun to send, when
-		// an idle connection turns out to be closed. What may have been executed is
-		// never sent again: POST without an Idempotency-Key is not.
-		p.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(f.body)), nil }
-		p.Out.Body, _ = p.Out.GetBody()
-		p.Out.ContentLength = int64(len(f.body))
-		p.Out.Header.Set("Content-Type", "application/json")
+func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
+	if c.route.list {
+		return v.listModels(w, c, v.sources(r, c))
 	}
+	if c.upstream = v.upstreams.serving(c.model); c.upstream == nil {
+		return errNoUpstream
+	}
+	c.record.Upstream = c.upstream.Name
+	c.client, c.answer = r.Context(), w
+	ctx, cancel := context.WithCancelCause(c.client)
+	defer cancel(nil)
+	c.watch = newWatch(w.ResponseWriter, cancel)
+	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
+
+	out := outgoing(context.WithValue(ctx, contextKey{}, c), r, c, c.upstream)
+	c.watch.arm(c.upstream.ResponseTimeout, errUpstreamSlow)
+	c.upstream.proxy.ServeHTTP(w, out)
+	return c.failure
 }
 
-// prepare puts on what is ours: the upstream's credential and the decision's id.
-func (u *upstream) prepare(r *http.Request, decision string) {
+// outgoing is the request for an upstream. Nothing of the client's is in it but
+// what this function puts there.
+func outgoing(ctx context.Context, r *http.Request, c *call, u *upstream) *http.Request {
+	path := c.route.path
+	if c.route.carrier == inPath {
+		path += c.model
+	}
+	out := &http.Request{
+		Method: r.Method, URL: &url.URL{Scheme: u.base.Scheme, Host: u.base.Host, Path: u.base.Path + path}, Host: u.base.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: outgoingHeader(r.Header, c),
+	}
 	if u.Credential != "" {
-		r.Header.Set(u.Header, u.Credential)
+		out.Header.Set(u.Header, u.Credential)
 	}
-	r.Header.Set("X-Request-Id", decision)
-	r.Header.Set("Accept-Encoding", "identity")
+	return out.WithContext(ctx)
 }
 
-// traceparent is W3C Trace Context, version 00: the one header of the client's
-// own making that may lead into other systems.
-var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-
-// passRequest returns the headers that the upstream may see of a client's.
-func passRequest(in http.Header) http.Header {
-	out := http.Header{"User-Agent": nil} // Nil: neither the client's nor Go's own.
-	for _, name := range []string{"Accept", "Openai-Beta"} {
-		if v := in.Values(name); len(v) == 1 && len(v[0]) <= 256 {
-			out.Set(name, v[0])
+// outgoingHeader is the allow-list of what a client can say to an upstream beside
+// the body. It is short: identity, forwarding and routing headers are believed by
+// some server in some spelling, and all clients share one credential, so that
+// another's OpenAI-Organization or Idempotency-Key would reach into a common
+// account.
+func outgoingHeader(from http.Header, c *call) http.Header {
+	to := make(http.Header, 8)
+	to["User-Agent"] = userAgent
+	to[requestID] = []string{c.record.Decision}
+	if c.body != nil {
+		to["Content-Type"] = jsonType
+	}
+	for _, h := range passed {
+		if values := from[h.name]; len(values) == 1 && h.ok(values[0]) {
+			to[h.name] = values
 		}
 	}
-	if v := in.Values("Traceparent"); len(v) == 1 && traceparent.MatchString(v[0]) {
-		out.Set("Traceparent", v[0])
-	}
-	return out
+	return to
 }
 
-// passResponse are the headers that the client may see of an upstream's.
-var passResponse = []string{
-	"Content-Type", "Content-Length", "Content-Encoding", "Cache-Control", "Retry-After",
-	"Openai-Model", "Openai-Processing-Ms", "Openai-Version",
-	"X-Ratelimit-Limit-Requests", "X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Requests",
-	"X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Requests", "X-Ratelimit-Reset-Tokens",
+var (
+	userAgent = []string{"hourpass-verifier"}
+	jsonType  = []string{"application/json"}
+)
+
+// passed are the client's headers that an upstream gets, if they stand there once
+// and look as they should.
+var passed = []struct {
+	name string
+	ok   func(string) bool
+}{
+	{"Accept", isPlain},
+	{"Openai-Beta", isPlain},
+	{"Traceparent", isTraceparent},
 }
 
-// modify judges the upstream's answer and makes the one that the client gets.
-func (u *upstream) modify(res *http.Response) error {
-	f := res.Request.Context().Value(callKey{}).(*forwarding)
-	f.rec.UpstreamStatus = res.StatusCode
-	switch {
-	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden, res.StatusCode == http.StatusProxyAuthRequired:
-		return errUpstream // Of our credential, not of the client's token.
-	case res.StatusCode < 200, res.StatusCode >= 300 && res.StatusCode < 400:
-		return errRedirect
-	}
-	in := res.Header
-	res.Header = http.Header{"X-Request-Id": {f.rec.Decision}, "X-Content-Type-Options": {"nosniff"}}
-	for _, name := range passResponse {
-		if v := in[textproto.CanonicalMIMEHeaderKey(name)]; len(v) == 1 {
-			res.Header[name] = v
-		}
-	}
-	res.Trailer = nil
-	res.Body = newStream(f.call, res, u.IdleTimeout)
-	return nil
+// isPlain tells whether s is a short list of words, media types or settings.
+func isPlain(s string) bool {
+	return len(s) <= 256 && strings.IndexFunc(s, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(" !*+,-./;=_", c)
+	}) < 0
 }
 
-// failed notes why there is no answer; forward's caller refuses the call with it.
-func (u *upstream) failed(_ http.ResponseWriter, r *http.Request, err error) {
-	f := r.Context().Value(callKey{}).(*forwarding)
-	var timeout net.Error
-	switch {
-	case errors.Is(err, errUpstream), errors.Is(err, errRedirect):
-		f.err = err
-	case errors.Is(err, context.Canceled):
-		f.err = errGone
-	case errors.As(err, &timeout) && timeout.Timeout():
-		f.err = fmt.Errorf("%w: %w", errSlow, err)
-	default:
-		f.err = fmt.Errorf("%w: %w", errAway, err)
+// isTraceparent tells whether s is of version 00 of W3C Trace Context.
+func isTraceparent(s string) bool {
+	if len(s) != 55 || s[:3] != "00-" || s[35] != '-' || s[52] != '-' {
+		return false
 	}
+	hex := s[3:35] + s[36:52] + s[53:]
+	return strings.Trim(hex, "0123456789abcdef") == "" && strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
 }
 
 // buffers are what answers are copied through.
-var buffers = &bufferPool{sync.Pool{New: func() any { return new([copyBufferSize]byte) }}}
+type buffers struct{ pool sync.Pool }
 
-type bufferPool struct{ pool sync.Pool }
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[32 << 10]byte); ok {
+		return p[:]
+	}
+	return make([]byte, 32<<10)
+}
 
-func (p *bufferPool) Get() []byte  { return p.pool.Get().(*[copyBufferSize]byte)[:] }
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[copyBufferSize]byte)(b)) }
+func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
+
+var copyBuffers = &buffers{}
+
+func (v *Verifier) newProxy(u *upstream) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport:     u.Transport,
+		FlushInterval: -1, // Each word goes out as it comes.
+		BufferPool:    copyBuffers,
+		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
+		Rewrite: func(p *httputil.ProxyRequest) {
+			c := p.In.Context().Value(contextKey{}).(*call)
+			p.Out.Header = p.In.Header // ReverseProxy adds some of its own, which no list has seen.
+			if c.body != nil {
+				p.Out.Body, p.Out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
+			}
+			p.Out.GetBody = nil // A call may have been paid for when its connection dies: never send it twice.
+		},
+		ModifyResponse: func(res *http.Response) error {
+			return res.Request.Context().Value(contextKey{}).(*call).accept(res)
+		},
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
+			r.Context().Value(contextKey{}).(*call).fail(err)
+		},
+	}
+}
+
+// accept turns an upstream's answer into ours, or says why it can't be.
+func (c *call) accept(res *http.Response) error {
+	if err := c.watch.done(); err != nil {
+		return err
+	}
+	c.record.UpstreamStatus = res.StatusCode
+	media, err := checkResponse(res)
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Content-Type": res.Header["Content-Type"], requestID: {c.record.Decision}, "X-Content-Type-Options": {"nosniff"}}
+	for _, name := range []string{"Cache-Control", "Content-Length", "Retry-After", "Retry-After-Ms"} {
+		if values := res.Header[name]; len(values) == 1 {
+			header[name] = values
+		}
+	}
+	if header["Cache-Control"] == nil {
+		header["Cache-Control"] = []string{"no-store"}
+	}
+	events := media == "text/event-stream"
+	c.answer.eager = events || res.ContentLength < 0
+	if events {
+		delete(header, "Content-Length") // A last event of ours may come on top.
+	}
+	res.Header, res.Trailer = header, nil
+	res.Body = &stream{body: res.Body, res: res, call: c, events: events}
+	return nil
+}
+
+// checkResponse refuses answers that the client must not take for ours.
+func checkResponse(res *http.Response) (media string, err error) {
+	status := res.StatusCode
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusPaymentRequired, status == http.StatusProxyAuthRequired:
+		// It is our credential that it does not like. A client that believed it
+		// to be its own token would throw a good one away.
+		return "", fmt.Errorf("%w: it refused the verifier's credential with %d", errUpstream, status)
+	case status < http.StatusOK, status >= 300 && status < 400:
+		// Neither another protocol nor another place.
+		return "", fmt.Errorf("%w: it answered %d", errUpstream, status)
+	case len(res.Header["Content-Encoding"]) > 0 && !strings.EqualFold(res.Header.Get("Content-Encoding"), "identity"):
+		return "", fmt.Errorf("%w: its answer has a content encoding that was not asked for", errUpstream)
+	}
+	media, _, err = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" && media != "text/event-stream" {
+		return "", fmt.Errorf("%w: it answered %d with neither JSON nor events", errUpstream, status)
+	}
+	return media, nil
+}
+
+// fail notes why there is no answer of the upstream.
+func (c *call) fail(err error) {
+	timeout := c.watch.done()
+	switch {
+	case c.client.Err() != nil:
+		c.failure = errClientGone
+	case timeout != nil:
+		c.failure = timeout
+	case errors.Is(err, errUpstream):
+		c.failure = err
+	default:
+		c.failure = &denial{is: errUpstream, cause: err}
+	}
+}

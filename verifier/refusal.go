@@ -1,190 +1,232 @@
 package verifier
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
-	"time"
+	"strings"
 
-	"github.com/hourpass/hourpass/internal/audit"
-	"github.com/hourpass/hourpass/internal/target"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// Reasons to refuse a call, besides those of package token. Each is a sentence
-// that is safe to show.
+// The verifier's own reasons to refuse a call, beside those of internal/token.
 var (
-	errNoRoute   = errors.New("there is no such endpoint here")
-	errQuery     = errors.New("this endpoint takes no query")
-	errUpgrade   = errors.New("this endpoint does not switch protocols")
-	errTooLarge  = errors.New("the body is too large")
-	errMedia     = errors.New("the body must be application/json in UTF-8")
-	errEncoding  = errors.New("the body must not be compressed")
-	errScope     = errors.New("the token does not permit this")
-	errNoModel   = errors.New("no upstream has this model")
-	errInternal  = errors.New("something went wrong on our side")
-	errAway      = errors.New("the model server can not be reached")
-	errSlow      = errors.New("the model server did not answer in time")
-	errDied      = errors.New("the model server broke off its answer")
-	errUpstream  = errors.New("the model server refuses to work for us")
-	errRedirect  = errors.New("the model server answered with a redirect")
-	errGone      = errors.New("the client has gone")
-	errBadAnswer = errors.New("the model server answered with something else")
+	errTarget          = errors.New("the request target is not canonical")
+	errMethod          = errors.New("the method is not served here")
+	errScheme          = errors.New("the Authorization scheme is not Bearer")
+	errAmbiguous       = errors.New("the request carries two different credentials")
+	errClientIP        = errors.New("the client's address is outside the token's networks")
+	errNotFound        = errors.New("no route has that path")
+	errQuery           = errors.New("the route takes no query")
+	errUpgrade         = errors.New("the request asks for another protocol")
+	errContentType     = errors.New("the body is not declared as JSON in UTF-8")
+	errContentEncoding = errors.New("the body is encoded")
+	errUnwanted        = errors.New("the request has a body that means nothing")
+	errTooLarge        = errors.New("the body is too large")
+	errBodySlow        = errors.New("the body took too long to arrive")
+	errBodyRead        = errors.New("the body could not be read")
+	errBody            = errors.New("the body is not strict JSON")
+	errMember          = errors.New("a member of the body is refused")
+	errMemberName      = errors.New("a member's name could pass for another")
+	errNoModel         = errors.New("the body names no model")
+	errModelName       = errors.New("no scope can cover the model's name")
+	errScope           = errors.New("the token has no scope for the call")
+	errNoUpstream      = errors.New("no model server serves the model")
+	errUpstream        = errors.New("the model server could not be used")
+	errUpstreamSlow    = errors.New("the model server took too long to answer")
+	errUpstreamDied    = errors.New("the model server broke off its answer")
+	errUpstreamIdle    = errors.New("the model server stopped within its answer")
+	errClientGone      = errors.New("the client left before the end of the answer")
+	errClientSlow      = errors.New("the client stopped reading the answer")
+	errAudit           = errors.New("the audit cannot be kept")
+	errInternal        = errors.New("internal error")
 )
 
-// statusGone is what a call is recorded with when nobody waited for its answer.
-const statusGone = 499
-
-// methodError is a method that a known path does not take.
-type methodError struct{ allow string }
-
-func (e *methodError) Error() string { return "this endpoint takes another method: " + e.allow }
-
-// refusals says for each reason how the call is answered and what the audit
-// calls it. The first that matches counts.
-var refusals = []struct {
-	err    error
-	status int
-	kind   string // The "type" of an OpenAI error.
-	code   string // Its "code", and the reason in the audit.
-}{
-	{token.ErrMissing, http.StatusUnauthorized, "authentication_error", "missing_token"},
-	{errCredentials, http.StatusUnauthorized, "authentication_error", "several_credentials"},
-	{token.ErrExpired, http.StatusUnauthorized, "authentication_error", "token_expired"},
-	{token.ErrMalformed, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrTooLong, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrAlgorithm, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrType, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrUnknownKey, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrSignature, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrClaims, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrIssuer, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrAudience, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrNotYet, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrLifetime, http.StatusUnauthorized, "authentication_error", "invalid_token"},
-	{token.ErrKeysStale, http.StatusServiceUnavailable, "server_error", "keys_stale"},
-	{errAudit, http.StatusServiceUnavailable, "server_error", "audit_unavailable"},
-	{errIP, http.StatusForbidden, "permission_error", "ip_not_allowed"},
-	{errScope, http.StatusForbidden, "permission_error", "insufficient_scope"},
-	{target.ErrNotCanonical, http.StatusBadRequest, "invalid_request_error", "invalid_target"},
-	{errNoRoute, http.StatusNotFound, "invalid_request_error", "unknown_url"},
-	{errQuery, http.StatusBadRequest, "invalid_request_error", "invalid_query"},
-	{errUpgrade, http.StatusBadRequest, "invalid_request_error", "invalid_upgrade"},
-	{errTooLarge, http.StatusRequestEntityTooLarge, "invalid_request_error", "body_too_large"},
-	{errMedia, http.StatusUnsupportedMediaType, "invalid_request_error", "unsupported_media_type"},
-	{errEncoding, http.StatusUnsupportedMediaType, "invalid_request_error", "unsupported_encoding"},
-	{errNoModel, http.StatusNotFound, "invalid_request_error", "model_not_found"},
-	{errGone, statusGone, "invalid_request_error", "client_gone"},
-	{errAway, http.StatusBadGateway, "server_error", "upstream_unreachable"},
-	{errSlow, http.StatusGatewayTimeout, "server_error", "upstream_timeout"},
-	{errDied, http.StatusBadGateway, "server_error", "upstream_died"},
-	{errUpstream, http.StatusBadGateway, "server_error", "upstream_refused"},
-	{errRedirect, http.StatusBadGateway, "server_error", "upstream_redirect"},
-	{errBadAnswer, http.StatusBadGateway, "server_error", "upstream_invalid"},
-}
-
-// refusal is how one refused call is answered.
+// A refusal is what becomes of a reason: the one place that chooses statuses,
+// codes and sentences. Challenge is the "error" of WWW-Authenticate (RFC 6750,
+// section 3.1); "none" challenges without one.
 type refusal struct {
-	status        int
-	kind, code    string
-	message       string
-	err           error
-	wantsScope    string // The scope that would have permitted it.
-	allow         string // Of a wrong method.
-	mayTryAgainIn time.Duration
+	err       error
+	status    int
+	code      string // For the client's program.
+	reason    string // For the audit: a closed list.
+	challenge string
+	sentence  string // For the client's developer. Nothing that the client sent.
 }
 
-// newRefusal looks err up. What is on no list is our own fault.
-func newRefusal(c *call, err error) refusal {
-	var body *bodyError
-	var method *methodError
-	ref := refusal{status: http.StatusInternalServerError, kind: "server_error", code: "error", message: sentence(errInternal), err: err}
-	switch {
-	case errors.As(err, &body):
-		ref.status, ref.kind, ref.code, ref.message = http.StatusBadRequest, "invalid_request_error", "invalid_body", sentence(body)
-	case errors.As(err, &method):
-		ref.status, ref.kind, ref.code, ref.message = http.StatusMethodNotAllowed, "invalid_request_error", "method_not_allowed", sentence(method)
-		ref.allow = method.allow
-	default:
-		for _, r := range refusals {
-			if errors.Is(err, r.err) {
-				ref.status, ref.kind, ref.code, ref.message = r.status, r.kind, r.code, sentence(r.err)
-				break
-			}
+const (
+	invalidToken      = "invalid_token"
+	insufficientScope = "insufficient_scope"
+	noError           = "none"
+	reasonInternal    = "internal"
+)
+
+var refusals = []refusal{
+	{errTarget, 400, "invalid_target", "target", "", "The request target is not in canonical form."},
+	{errMethod, 405, "method_not_allowed", "method", "", "That method is not served here."},
+
+	{token.ErrMissing, 401, "missing_token", "missing", noError, "Send a token as \"Authorization: Bearer …\"."},
+	{errScheme, 401, "missing_token", "scheme", noError, "Send a token as \"Authorization: Bearer …\"; no other scheme is taken."},
+	{errAmbiguous, 401, invalidToken, "ambiguous", invalidToken, "The request carries two different credentials."},
+	{token.ErrTooLong, 401, invalidToken, "size", invalidToken, "The token is too long to be one of ours."},
+	{token.ErrMalformed, 401, invalidToken, "malformed", invalidToken, "The credential is not one of our tokens. A machine key must be exchanged for one."},
+	{token.ErrAlgorithm, 401, invalidToken, "alg", invalidToken, "The token uses an algorithm that is not accepted."},
+	{token.ErrType, 401, invalidToken, "typ", invalidToken, "The token is of another type. An identity token must be exchanged for one of ours."},
+	{token.ErrUnknownKey, 401, invalidToken, "kid_unknown", invalidToken, "The token is signed by a key that is not known."},
+	{token.ErrSignature, 401, invalidToken, "signature", invalidToken, "The token's signature does not verify."},
+	{token.ErrClaims, 401, invalidToken, "claims", invalidToken, "The token's claims break its profile."},
+	{token.ErrLifetime, 401, invalidToken, "lifetime", invalidToken, "The token lives longer than an hour."},
+	{token.ErrIssuer, 401, invalidToken, "iss", invalidToken, "The token is from another issuer."},
+	{token.ErrAudience, 401, invalidToken, "aud", invalidToken, "The token is for another audience."},
+	{token.ErrNotYet, 401, invalidToken, "not_yet", invalidToken, "The token is not valid yet."},
+	{token.ErrExpired, 401, "token_expired", "expired", invalidToken, "The token has expired. Get a fresh one."},
+	{token.ErrKeysStale, 503, "keys_stale", "keys_stale", "", "Tokens cannot be verified at the moment."},
+
+	{errClientIP, 403, "address_not_allowed", "ip", "", "The token may not be used from this address."},
+	{errNotFound, 404, "not_found", "endpoint", "", "There is no such endpoint."},
+	{errQuery, 400, "invalid_request", "query", "", "This endpoint takes no query."},
+	{errUpgrade, 400, "invalid_request", "upgrade", "", "This endpoint does not change protocols."},
+	{errContentType, 415, "unsupported_media_type", "content_type", "", "Send the body as application/json, in UTF-8."},
+	{errContentEncoding, 415, "unsupported_media_type", "content_encoding", "", "Send the body without a content encoding."},
+	{errUnwanted, 400, "invalid_request", "body_unwanted", "", "This endpoint takes no body."},
+	{errTooLarge, 413, "body_too_large", "body_size", "", "The body is too large."},
+	{errBodySlow, 408, "body_timeout", "body_slow", "", "The body took too long to arrive."},
+	{errBodyRead, 400, "invalid_body", "body_read", "", "The body could not be read."},
+	{errBody, 400, "invalid_body", "body", "", "The body is not one strict JSON object"},
+	{errMember, 400, "invalid_parameter", "member", "", "The member"},
+	{errMemberName, 400, "invalid_parameter", "member_name", "", "The body has a member whose name some model servers take for another: write names exactly as documented."},
+	{errNoModel, 400, "missing_model", "no_model", "", "The body must name a model."},
+
+	{errModelName, 403, insufficientScope, "model_name", insufficientScope, "No token can cover that model's name."},
+	{errScope, 403, insufficientScope, "scope", insufficientScope, "The token lacks the scope"},
+	{errNoUpstream, 404, "model_not_found", "model", "", "No model server here serves that model."},
+	{errUpstream, 502, "upstream_error", "upstream", "", "The model server could not be used."},
+	{errUpstreamSlow, 504, "upstream_timeout", "upstream_slow", "", "The model server took too long to answer."},
+	{errUpstreamDied, 502, "upstream_error", "upstream_died", "", "The model server broke off its answer."},
+	{errUpstreamIdle, 504, "upstream_timeout", "upstream_idle", "", "The model server stopped within its answer."},
+	{errClientGone, statusClientGone, "client_gone", "client_gone", "", "The client left."},
+	{errClientSlow, statusClientGone, "client_slow", "client_slow", "", "The client stopped reading."},
+	{errAudit, 503, "audit_unavailable", "audit", "", "Calls cannot be written down at the moment, so none is let through."},
+	{errInternal, 500, "internal_error", reasonInternal, "", "Something went wrong on our side."},
+}
+
+// A denial is a reason with what this one case adds to it.
+type denial struct {
+	is     error
+	detail string // Ends the sentence. Safe to show: our words, or a model's valid name.
+	cause  error  // For the operator.
+	scope  string // The one that is missing.
+	allow  string // The methods that would do.
+}
+
+func (d *denial) Error() string {
+	if d.cause == nil {
+		return d.is.Error()
+	}
+	return d.is.Error() + ": " + d.cause.Error()
+}
+
+func (d *denial) Unwrap() error { return d.is }
+
+// lookUp returns what becomes of err. What is not on the list is our failure: a
+// verifier that can't decide must not let through, nor blame the client.
+func lookUp(err error) (refusal, *denial) {
+	d := &denial{}
+	if !errors.As(err, &d) {
+		d = &denial{is: err}
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			return r, d
 		}
 	}
-	if errors.Is(err, errScope) {
-		ref.wantsScope = c.route.action + ":" + c.model
-		ref.message = fmt.Sprintf("The token does not permit %s: its scope is %s.", ref.wantsScope, c.claims.Scope)
-	}
-	if ref.status == http.StatusServiceUnavailable {
-		ref.mayTryAgainIn = 5 * time.Second
-	}
-	return ref
+	return refusals[len(refusals)-1], d
 }
 
-// sentence makes an error's text one: it begins with a capital and ends with a
-// full stop.
-func sentence(err error) string {
-	text := err.Error()
-	return string(text[0]&^0x20) + text[1:] + "."
-}
-
-// openAIError is the body of an error in the dialect of the OpenAI API.
-func (ref refusal) openAIError(decision string) []byte {
-	b, err := json.Marshal(map[string]any{"error": map[string]any{
-		"message": ref.message, "type": ref.kind, "code": ref.code, "param": nil, "decision_id": decision,
-	}})
-	if err != nil {
-		panic(err) // Unreachable: texts always marshal.
+// message is the sentence for the client, with what this case adds.
+func (r *refusal) message(d *denial) string {
+	switch {
+	case d.detail == "":
+		return r.sentence
+	case r.err == errBody: //nolint:errorlint // The row itself, not a chain.
+		return r.sentence + ": " + d.detail + "."
 	}
-	return b
+	return r.sentence + " " + d.detail + "."
 }
 
-// refuse answers a call that is not let through, or whose upstream failed before
-// it answered.
+// retryAfter is how long a client had best wait while we can't decide.
+const retryAfter = "5"
+
+// refuse answers with err, in the dialect of the route, and notes it.
 func (v *Verifier) refuse(w *answer, c *call, err error) {
-	ref := newRefusal(c, err)
-	c.rec.Reason, c.rec.Detail = ref.code, err.Error()
-	if c.rec.Outcome == "" {
-		c.rec.Outcome = audit.Deny
+	r, d := lookUp(err)
+	c.note(r.reason)
+	if r.status >= http.StatusInternalServerError {
+		v.c.Log.LogAttrs(c.logContext(), slog.LevelWarn, "a call failed", slog.String("decision", c.record.Decision),
+			slog.String("route", c.record.Route), slog.String("upstream", c.record.Upstream), slog.String("err", err.Error()))
 	}
-	if ref.status >= http.StatusInternalServerError {
-		v.Log.Warn("a call failed", "decision", c.rec.Decision, "code", ref.code, "err", err.Error())
+	if r.status == statusClientGone || w.status != 0 {
+		return // Nobody listens, or the answer has begun.
 	}
+	message := r.message(d)
+	body := c.family().refusal(r.status, r.code, message, c.record.Decision)
 	h := w.Header()
+	clear(h) // Of what an upstream or a handler in this process had begun to say.
 	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Request-Id", c.rec.Decision)
-	if challenge := ref.challenge(); challenge != "" {
-		h.Set("WWW-Authenticate", challenge)
+	h.Set(requestID, c.record.Decision)
+	if r.challenge != "" {
+		h.Set("WWW-Authenticate", r.authenticate(d, message))
 	}
-	if ref.allow != "" {
-		h.Set("Allow", ref.allow)
+	if d.allow != "" {
+		h.Set("Allow", d.allow)
 	}
-	if ref.mayTryAgainIn > 0 {
-		h.Set("Retry-After", strconv.Itoa(int(ref.mayTryAgainIn/time.Second)))
+	switch {
+	case r.status == http.StatusServiceUnavailable:
+		h.Set("Retry-After", retryAfter)
+	case r.err == token.ErrExpired: //nolint:errorlint // The row itself, not a chain.
+		// The SDKs send the call once more then, with what may be a fresh token.
+		h.Set("X-Should-Retry", "true")
 	}
-	if errors.Is(err, token.ErrExpired) {
-		h.Set("X-Should-Retry", "true") // The SDKs' own sign: with a fresh token it would work.
+	if r.err == errTarget || !v.drained(w, c.unread) { //nolint:errorlint // The row itself, not a chain.
+		h.Set("Connection", "close") // What follows on it can't be trusted to be a request.
 	}
-	w.WriteHeader(ref.status)
-	_, _ = w.Write(append(ref.openAIError(c.rec.Decision), '\n')) // The client may have gone.
+	w.WriteHeader(r.status)
+	_, _ = w.Write(body) // The client may have gone; nothing is left to do.
 }
 
-// challenge is the WWW-Authenticate of RFC 6750, section 3. A request without a
-// token learns nothing but that one is wanted.
-func (ref refusal) challenge() string {
-	switch {
-	case errors.Is(ref.err, token.ErrMissing):
-		return `Bearer`
-	case ref.status == http.StatusUnauthorized:
-		return fmt.Sprintf(`Bearer error="invalid_token", error_description=%q`, ref.message)
-	case ref.wantsScope != "":
-		return fmt.Sprintf(`Bearer error="insufficient_scope", scope=%q`, ref.wantsScope)
+// authenticate is the challenge (RFC 6750, section 3).
+func (r *refusal) authenticate(d *denial, message string) string {
+	if r.challenge == noError {
+		return "Bearer"
 	}
-	return ""
+	// A quoted string of ASCII: the sentences have quotes and dashes in places.
+	description := strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return -1
+		}
+		return c
+	}, message)
+	challenge := `Bearer error="` + r.challenge + `", error_description="` + description + `"`
+	if d.scope != "" {
+		challenge += `, scope="` + d.scope + `"`
+	}
+	return challenge
+}
+
+// note keeps the first reason: later ones follow from it.
+func (c *call) note(reason string) {
+	if c.record.Reason == "" {
+		c.record.Reason = reason
+	}
+}
+
+func (c *call) family() *family {
+	if c.route != nil {
+		return c.route.family
+	}
+	return families[0]
 }

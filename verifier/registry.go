@@ -2,101 +2,99 @@ package verifier
 
 import (
 	"net/http"
-	"slices"
 	"strings"
-
-	"github.com/hourpass/hourpass/internal/strictjson"
-	"github.com/hourpass/hourpass/internal/token"
 )
 
-// carrier is where a route's request names the model.
+// carrier is where a request names its model.
 type carrier byte
 
 const (
-	carriesBody carrier = iota + 1 // The member "model" of a JSON body.
-	carriesPath                    // What follows the route's path.
-	carriesNone                    // Nowhere: the answer is about all models.
+	nowhere carrier = iota
+	inBody          // The member "model" of a JSON object.
+	inPath          // What follows the route's path.
 )
 
-// route is what one endpoint of a model API is, as data. What no route names
-// does not exist.
+// A route is one method and path that calls may take. What no route names does
+// not exist.
 type route struct {
-	name      string // For the audit.
-	method    string
-	path      string // Canonical; with carriesPath it ends in "/" and the model follows.
-	action    string // Of the scope that permits it.
-	anyAction bool   // A scope of any action on the model will do.
-	carrier   carrier
-	params    map[string]param // Guarded members of the body, by their folded name.
-	answer    func(*Verifier, *call, http.ResponseWriter, *http.Request) error
+	method  string
+	path    string // Exact; before the model if that is the carrier, and then ending in "/".
+	action  string // What a scope must permit.
+	carrier carrier
+	members *members // The rules for a body, if it is the carrier.
+
+	// anyAction lets a scope of any action on the model do: the route tells no
+	// more of the model than that it exists.
+	anyAction bool
+
+	// list marks the route whose answer lists models: we make it ourselves, of
+	// what the upstreams list.
+	list bool
+
+	family *family
 }
 
-// param is a member of a body that something is decided by, or that would name
-// a model, an upstream or somebody's state in a second way.
-type param struct {
-	name    string
-	good    func(strictjson.Value) bool // Nil: it may not be there at all.
-	whyNot  string                      // For the client, where it may not.
-	isModel bool
+// A family is the API of one kind of model server.
+type family struct {
+	routes []route
+
+	// refusal is the body of an error answer in the family's dialect.
+	refusal func(status int, code, message, decision string) []byte
+
+	// event ends a stream that broke off with that error.
+	event func(body []byte) []byte
 }
 
-// findRoute returns the route of a canonical path, and the model if the path
-// names it.
-func findRoute(method, path string) (*route, string, error) {
-	var allowed []string
-	for i := range routes {
-		r := &routes[i]
-		model := ""
-		if r.carrier == carriesPath {
-			rest, ok := strings.CutPrefix(path, r.path)
-			if !ok || !token.ValidModel(rest) {
-				continue
+// families are all that the verifier speaks. Before a request has a route, it is
+// refused in the dialect of the first.
+var families = []*family{&openAI}
+
+// name is how logs and records call the route. There are as many names as
+// routes, however many models.
+func (r *route) name() string {
+	if r.carrier == inPath {
+		return r.method + " " + r.path + "{model}"
+	}
+	return r.method + " " + r.path
+}
+
+type place struct{ method, path string }
+
+// exact and prefixes are the routes by what find looks for.
+var exact, prefixes = func() (map[place]*route, []*route) {
+	exact, prefixes := map[place]*route{}, []*route(nil)
+	for _, f := range families {
+		for i := range f.routes {
+			r := &f.routes[i]
+			r.family = f
+			if r.carrier == inPath {
+				prefixes = append(prefixes, r)
+			} else {
+				exact[place{r.method, r.path}] = r
 			}
-			model = rest
-		} else if path != r.path {
-			continue
 		}
-		if r.method == method {
-			return r, model, nil
+	}
+	return exact, prefixes
+}()
+
+// find returns the route of a request and the model that its path names. If only
+// the method is wrong, allow says which is right.
+func find(method, path string) (r *route, model, allow string) {
+	if r := exact[place{method, path}]; r != nil {
+		return r, "", ""
+	}
+	for _, other := range []string{http.MethodGet, http.MethodPost} {
+		if exact[place{other, path}] != nil {
+			return nil, "", other
 		}
-		allowed = append(allowed, r.method)
 	}
-	if allowed != nil {
-		slices.Sort(allowed)
-		return nil, "", &methodError{strings.Join(slices.Compact(allowed), ", ")}
+	for _, r := range prefixes {
+		if model, ok := strings.CutPrefix(path, r.path); ok {
+			if r.method == method {
+				return r, model, ""
+			}
+			allow = r.method
+		}
 	}
-	return nil, "", errNoRoute
-}
-
-// The forms that guarded members may have.
-func isText(v strictjson.Value) bool { return v.Kind == strictjson.KindString }
-func isFlag(v strictjson.Value) bool {
-	return v.Kind == strictjson.KindBool || v.Kind == strictjson.KindNull
-}
-
-func isObject(v strictjson.Value) bool {
-	return v.Kind == strictjson.KindObject || v.Kind == strictjson.KindNull
-}
-
-// isCount is a positive integer written as one. A text or a fraction is what one
-// server refuses and the next takes for a number.
-func isCount(v strictjson.Value) bool {
-	n, ok := v.Int()
-	return ok && n > 0 || v.Kind == strictjson.KindNull
-}
-
-func isNull(v strictjson.Value) bool { return v.Kind == strictjson.KindNull }
-
-func isFalse(v strictjson.Value) bool {
-	b, ok := v.Bool()
-	return ok && !b || v.Kind == strictjson.KindNull
-}
-
-// guard makes the table of a route's guarded members.
-func guard(groups ...[]param) map[string]param {
-	table := map[string]param{}
-	for _, p := range slices.Concat(groups...) {
-		table[fold(p.name)] = p
-	}
-	return table
+	return nil, "", allow
 }

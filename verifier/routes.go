@@ -8,8 +8,8 @@ import (
 	"github.com/hourpass/hourpass/internal/serve"
 )
 
-// Ops serves what the platform asks, on a listener of its own: a call can never
-// reach it, whatever its path.
+// Ops serves what the platform asks, on a listener of its own: no path of the
+// proxy is ours, and no caller of models sees the state of the verifier.
 func Ops(ready http.Handler) http.Handler {
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
 	r.HandleFunc("/livez", serve.Live).Methods(http.MethodGet)

@@ -1,94 +1,86 @@
 package verifier
 
 import (
+	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"mime"
 	"net/http"
-	"time"
 )
 
-// stream is the body of an upstream's answer on its way to the client, byte for
-// byte. If the upstream breaks off, a stream of events still ends properly: with
-// an event that says so, which clients report as an error. Any other answer is
-// cut off, so that nobody takes part of it for the whole.
+// stream is the body of an upstream's answer on its way to the client. It ends
+// an upstream that falls silent, and gives a broken stream of events a proper
+// end: a client that sees only the connection close can't tell a short answer
+// from half of one.
 type stream struct {
 	body   io.ReadCloser
+	res    *http.Response
 	call   *call
-	events bool // Server-sent events.
-	idle   *time.Timer
-	pause  time.Duration
+	events bool
 
-	tail  [4]byte // The last bytes that were passed on.
-	any   bool    // Whether any were.
-	final []byte  // The closing event, still to be read.
-	done  bool
-}
-
-// errIdle is why an upstream that pauses for too long is given up.
-var errIdle = errors.New("it paused for too long")
-
-func newStream(c *call, res *http.Response, pause time.Duration) *stream {
-	media, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
-	return &stream{
-		body: res.Body, call: c, events: media == "text/event-stream", pause: pause,
-		idle: time.AfterFunc(pause, func() { c.cancel(errIdle) }),
-	}
+	tail [4]byte // The last bytes read.
+	last []byte  // What is still to come of the final event.
+	over bool    // Nothing more is read of the upstream.
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	if s.done {
-		if len(s.final) == 0 {
-			return 0, io.EOF
+	if s.over {
+		n := copy(p, s.last)
+		if s.last = s.last[n:]; len(s.last) == 0 {
+			return n, io.EOF
 		}
-		n := copy(p, s.final)
-		s.final = s.final[n:]
 		return n, nil
 	}
-	s.idle.Reset(s.pause)
+	s.call.watch.arm(s.call.upstream.IdleTimeout, errUpstreamIdle)
 	n, err := s.body.Read(p)
-	s.idle.Stop() // A client that reads slowly is not the upstream's pause.
-	s.note(p[:n])
-	if err == nil || errors.Is(err, io.EOF) {
-		return n, err
+	timeout := s.call.watch.done()
+	s.remember(p[:n])
+	switch {
+	case err == nil && timeout == nil:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		s.res.Trailer = nil // It came with the last bytes, past the list of headers.
+		return n, io.EOF
 	}
-	s.call.rec.Reason, s.call.rec.Detail = "upstream_died", fmt.Sprintf("%v: %v", errDied, err)
-	if !s.events {
-		return n, err
-	}
-	s.done, s.final = true, s.closing()
-	return n, nil
+	return n, s.broken(timeout)
 }
 
-func (s *stream) Close() error {
-	s.idle.Stop()
-	return s.body.Close()
+// broken decides what the client gets after an upstream that did not finish.
+func (s *stream) broken(timeout error) error {
+	why := errUpstreamDied
+	switch {
+	case s.call.client.Err() != nil:
+		why = errClientGone
+	case timeout != nil:
+		why = timeout
+	}
+	r, d := lookUp(why)
+	s.call.note(r.reason)
+	if !s.events || r.status == statusClientGone {
+		return why // The connection is cut: half an answer must not look like a whole one.
+	}
+	f := s.call.route.family
+	if !s.atEvent() {
+		s.last = append(s.last, "\n\n"...)
+	}
+	s.last = append(s.last, f.event(f.refusal(r.status, r.code, r.message(d), s.call.record.Decision))...)
+	s.over = true
+	return nil
 }
 
-// note remembers the last bytes, which tell whether an event has ended.
-func (s *stream) note(p []byte) {
-	if len(p) == 0 {
+func (s *stream) remember(p []byte) {
+	if len(p) >= len(s.tail) {
+		copy(s.tail[:], p[len(p)-len(s.tail):])
 		return
 	}
-	s.any = true
-	last := append(s.tail[:], p[max(0, len(p)-len(s.tail)):]...)
-	copy(s.tail[:], last[len(last)-len(s.tail):])
+	copy(s.tail[:], s.tail[len(p):])
+	copy(s.tail[len(s.tail)-len(p):], p)
 }
 
-// closing is the event that says that the answer broke off. It begins with what
-// the stream lacks to have ended its last event: clients must not read it as
-// part of that.
-func (s *stream) closing() []byte {
-	tail := string(s.tail[:])
-	lack := "\n\n"
-	switch {
-	case !s.any, tail[2:] == "\n\n", tail[2:] == "\r\r", tail == "\r\n\r\n":
-		lack = ""
-	case tail[3] == '\n', tail[3] == '\r':
-		lack = "\n"
-	}
-	event := append([]byte(lack), "data: "...)
-	event = append(event, newRefusal(s.call, errDied).openAIError(s.call.rec.Decision)...)
-	return append(event, "\n\n"...)
+// atEvent tells whether a new event can begin here: after a blank line, with
+// whichever of its three line ends, or at the start.
+func (s *stream) atEvent() bool {
+	tail := s.tail[:]
+	return s.tail == [4]byte{} || bytes.HasSuffix(tail, []byte("\n\n")) || bytes.HasSuffix(tail, []byte("\r\r")) || bytes.HasSuffix(tail, []byte("\n\r\n"))
 }
+
+func (s *stream) Close() error { return s.body.Close() }

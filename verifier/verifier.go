@@ -1,185 +1,210 @@
-// Package verifier stands in front of model servers: it lets through the calls
-// that a token permits, and writes each decision down.
+// Package verifier stands in front of model servers and lets through the calls
+// that carry a good token with the right scope. It is a reverse proxy
+// ([Verifier.Handler]) and a library for Go servers ([Verifier.Middleware]);
+// both decide alike.
 //
-// A call passes through these files, in order, and nothing of it reaches an
-// upstream before all have agreed: call.go (the request target, and the order of
-// the steps), authn.go (the one credential, the token, the client's address),
-// registry.go (what the route is; openai.go is the table of a family), body.go
-// (what the body says, and the bytes that say the same to every parser),
-// proxy.go (the upstream, its credential, headers by allow-list), stream.go (the
-// answer, chunk by chunk). refusal.go says how each refusal looks.
+// It owns the decision about a call: which request-targets it takes, where the
+// credential stands, what routes there are, what a body may say, what reaches
+// the upstream and what comes back. It refuses to know where public keys come
+// from ([KeySet]), how a token is got, and the machine keys behind it. Nothing
+// of a request reaches an upstream unless it was read, judged and written anew:
+// the body member by member, the headers by allow-list.
 //
-// It fetches no keys and knows no identity provider: it sees the issuer's keys
-// through [KeySet].
+// Start with [Config], then decide in call.go, which walks the steps in order;
+// each step has the file of its name.
 package verifier
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"slices"
-	"sync/atomic"
 	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// KeySet is the issuer's public keys, as known on this side. Neither method
-// waits for the network.
+// KeySet is what the verifier needs of the issuer's public keys.
 type KeySet interface {
-	// Verify returns the payload of a compact token that one of the keys signed.
-	// Errors match the reasons of package token.
-	Verify(compact string, now time.Time) ([]byte, error)
-	// Generation changes whenever the keys do. It fails with
-	// [token.ErrKeysStale] when they are too old to judge by.
+	// Verify returns the payload of a compact token whose header and signature
+	// are good. Errors match the sentinels of internal/token;
+	// [token.ErrKeysStale] says that the keys are to blame, not the token.
+	Verify(compact string, now time.Time) (payload []byte, err error)
+
+	// Generation changes whenever the accepted keys do. The error matches
+	// [token.ErrKeysStale].
 	Generation(now time.Time) (uint64, error)
 }
 
-// Defaults of [Config].
-const (
-	DefaultSkew            = 30 * time.Second
-	DefaultMaxBody         = 10 << 20
-	DefaultCacheSize       = 8192
-	DefaultCacheTTL        = time.Minute
-	DefaultResponseTimeout = 10 * time.Minute
-	DefaultIdleTimeout     = 5 * time.Minute
-)
-
-// Config is what a [Verifier] needs. Fields without a stated default are
-// required.
+// Config is what a verifier is made from. Issuer, Audience and Keys are
+// required; the zero value of every other field is its default.
 type Config struct {
-	// Issuer is the "iss" of the tokens that are accepted, byte for byte.
-	Issuer string
-
-	// Audience is this verifier's name, or its fleet's. A token has one audience,
-	// so one that leaks here is of no use elsewhere.
+	// Issuer and Audience are what tokens must say in iss and aud, byte for
+	// byte. A token for another verifier is no token here.
+	Issuer   string
 	Audience string
 
-	// Skew is how far the issuer's clock may run ahead. Zero is DefaultSkew.
+	// Skew is how far the issuer's clock may run ahead of ours. Zero means 30 s.
+	// Expiry gets none.
 	Skew time.Duration
 
+	// Keys verifies signatures. It is asked for its generation at every call and
+	// for a verdict about each token that is not in the cache.
 	Keys KeySet
 
-	// Upstreams are asked in this order for one that has the model.
+	// Upstreams are the model servers behind Handler. Middleware needs none.
 	Upstreams []Upstream
 
-	// MaxBody bounds a call's body, in bytes: it is held in memory until all has
-	// been checked. Zero is DefaultMaxBody.
+	// MaxBody bounds a request's body, in bytes, before anything reads it. Zero
+	// means 10 MiB.
 	MaxBody int64
 
-	// CacheSize is how many verified tokens are remembered, about 1 KiB each, and
-	// CacheTTL for how long at most. Zero is the default.
+	// BodyTimeout is how long a body may take to arrive. It frees what a slow
+	// sender would hold. Zero means 1 minute.
+	BodyTimeout time.Duration
+
+	// CacheSize is how many verified tokens are remembered, about 1 KiB each.
+	// Zero means 8192. Only good tokens are stored: junk evicts nothing.
 	CacheSize int
-	CacheTTL  time.Duration
 
+	// CacheTTL is how long a verdict about a signature is believed, at most
+	// 1 minute, which zero means. Expiry and client address are checked at
+	// every call all the same, and a change of keys ends it at once.
+	CacheTTL time.Duration
+
+	// Audit gets one record per request. While it cannot keep them, calls are
+	// refused with 503. Nil: records go to Log instead.
 	Audit *audit.Log
-	Log   *slog.Logger
-	Now   func() time.Time
+
+	// Log gets what an operator must look into; never a token, credential or
+	// body. Nil: none.
+	Log *slog.Logger
+
+	// Now is the wall clock. Nil means [time.Now].
+	Now func() time.Time
 }
 
-// Upstream is a model server.
-type Upstream struct {
-	Name string // For audit and log.
-	URL  string // http or https; a path is put before that of calls.
+// Defaults of [Config] and [Upstream].
+const (
+	defaultSkew            = 30 * time.Second
+	defaultMaxBody         = 10 << 20
+	defaultBodyTimeout     = time.Minute
+	defaultCacheSize       = 8192
+	maxCacheTTL            = time.Minute
+	defaultResponseTimeout = 10 * time.Minute
+	defaultIdleTimeout     = 5 * time.Minute
+)
 
-	// Models it has: exact names, patterns of the scope grammar, or "*" for any.
-	Models []string
-
-	// Header and Credential are what it wants to see: the header's name, by
-	// default Authorization, and its whole value. An empty Credential sends none.
-	Header, Credential string
-
-	// ResponseTimeout is how long it may take to begin an answer, and IdleTimeout
-	// how long it may pause within one. Zero is the default; there is no limit on
-	// the whole.
-	ResponseTimeout, IdleTimeout time.Duration
-}
-
-// Verifier judges and forwards calls. It is safe for concurrent use.
+// Verifier decides about calls. It is safe for concurrent use.
 type Verifier struct {
-	Config
+	c         Config // With the defaults in place.
 	expect    token.Expect
-	cache     *cache
-	upstreams []*upstream
-
-	// auditFailed is set while decisions can't be written down. Calls are refused
-	// then: what nobody will see must not happen.
-	auditFailed atomic.Bool
+	seen      *lru.Cache[seen, verified]
+	upstreams upstreams
+	records   *records
 }
 
-// New returns a verifier, or all that is wrong with c at once. It starts
-// nothing.
+// New checks c, all of it at once. It starts nothing and fetches nothing.
 func New(c Config) (*Verifier, error) {
-	if c.Skew == 0 {
-		c.Skew = DefaultSkew
+	upstreams, err := newUpstreams(c.Upstreams)
+	if err := errors.Join(c.check(), err); err != nil {
+		return nil, fmt.Errorf("configuring the verifier: %w", err)
 	}
-	if c.MaxBody == 0 {
-		c.MaxBody = DefaultMaxBody
+	orDefault(&c.Skew, defaultSkew)
+	orDefault(&c.MaxBody, defaultMaxBody)
+	orDefault(&c.BodyTimeout, defaultBodyTimeout)
+	orDefault(&c.CacheSize, defaultCacheSize)
+	orDefault(&c.CacheTTL, maxCacheTTL)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.CacheSize == 0 {
-		c.CacheSize = DefaultCacheSize
+	if c.Now == nil {
+		c.Now = time.Now
 	}
-	if c.CacheTTL == 0 {
-		c.CacheTTL = DefaultCacheTTL
+	cache, err := lru.New[seen, verified](c.CacheSize)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the verifier: %w", err)
 	}
-	var bad []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			bad = append(bad, fmt.Errorf(format, args...))
-		}
+	v := &Verifier{
+		c: c, seen: cache, upstreams: upstreams,
+		expect:  token.Expect{Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew},
+		records: &records{to: c.Audit, log: c.Log},
 	}
-	check(c.Issuer != "", "issuer: required")
-	check(c.Audience != "", "audience: required")
-	check(c.Skew > 0 && c.Skew <= 5*time.Minute, "skew: want up to 5m")
-	check(c.MaxBody > 0 && c.CacheSize > 0 && c.CacheTTL > 0, "bounds: must not be negative")
-	check(c.Keys != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
-	check(len(c.Upstreams) > 0, "upstreams: want at least one")
-	v := &Verifier{Config: c, expect: token.Expect{Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew}}
-	for _, u := range c.Upstreams {
-		up, err := newUpstream(u)
-		if err != nil {
-			bad = append(bad, fmt.Errorf("upstream %q: %w", u.Name, err))
-			continue
-		}
-		v.upstreams = append(v.upstreams, up)
+	for _, u := range upstreams.all {
+		u.proxy = v.newProxy(u)
 	}
-	if err := errors.Join(bad...); err != nil {
-		return nil, err
-	}
-	v.cache = newCache(c.CacheSize)
 	return v, nil
 }
 
-// Handler serves calls.
-func (v *Verifier) Handler() http.Handler { return http.HandlerFunc(v.serve) }
-
-// errAudit is why a call is refused while decisions can't be written down.
-var errAudit = errors.New("decisions can not be recorded at the moment")
-
-// Ready says why calls are refused at the moment for a fault of our own, or nil.
-func (v *Verifier) Ready() error {
-	if v.auditFailed.Load() {
-		return errAudit
+func orDefault[T int | int64 | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
 	}
-	return nil
 }
 
-// upstreamFor returns the first upstream that has the model.
-func (v *Verifier) upstreamFor(model string) (*upstream, error) {
-	i := slices.IndexFunc(v.upstreams, func(u *upstream) bool { return u.has(model) })
-	if i < 0 {
-		return nil, errNoModel
+func (c *Config) check() error {
+	var errs []error
+	want := func(ok bool, problem string) {
+		if !ok {
+			errs = append(errs, errors.New(problem))
+		}
 	}
-	return v.upstreams[i], nil
+	want(c.Issuer != "", "the issuer is missing")
+	want(c.Audience != "", "the audience is missing")
+	want(c.Keys != nil, "the key set is missing")
+	want(c.Skew >= 0, "the skew is negative")
+	want(c.MaxBody >= 0, "the bound of bodies is negative")
+	want(c.BodyTimeout >= 0, "the time for bodies is negative")
+	want(c.CacheSize >= 0, "the size of the cache is negative")
+	want(c.CacheTTL >= 0 && c.CacheTTL <= maxCacheTTL, "the cache's time to live is not between 0 and 1m")
+	return errors.Join(errs...)
 }
 
-func parseUpstreamURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return nil, errors.New("url: want http:// or https://, without a query or credentials")
+// Handler is the proxy: calls that pass go to an upstream. It must see requests
+// as they came, not behind a router that cleans paths.
+func (v *Verifier) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.serve(w, r, v.forward)
+	})
+}
+
+// Middleware lets the calls that pass through to next, in this process, with the
+// body written anew and without the credential. [FromContext] tells next who
+// calls. What next lists at GET /v1/models is cut down to what the token covers.
+func (v *Verifier) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v.serve(w, r, func(w *answer, r *http.Request, c *call) error {
+			r = c.inProcess(r)
+			if c.route.list {
+				return v.listModels(w, c, []source{handlerSource(next, r)})
+			}
+			w.Header().Set(requestID, c.record.Decision)
+			next.ServeHTTP(w, r)
+			if w.status == 0 {
+				w.WriteHeader(http.StatusOK) // As net/http would.
+			}
+			return nil
+		})
+	})
+}
+
+// Ready tells whether calls can be decided and written down; the error is fit
+// for a readiness page. After an audit failure it tries to keep what was not
+// kept, so that the verifier gets well without a call.
+func (v *Verifier) Ready() error { return v.records.ready() }
+
+type contextKey struct{}
+
+// FromContext returns the claims of the token behind a request that
+// [Verifier.Middleware] let through. They are shared: do not change them.
+func FromContext(ctx context.Context) (token.Claims, bool) {
+	c, ok := ctx.Value(contextKey{}).(*call)
+	if !ok {
+		return token.Claims{}, false
 	}
-	return u, nil
+	return *c.claims, true
 }

@@ -44,7 +44,7 @@ var floors = map[string][]string{
 	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys", "oauth2", "cobra", "lockedfile"},
 	"cmd/hourpass-issuer":    {"cmd/internal/program", "cmd/internal/issuerd", "cobra"},
 	"cmd/hourpass-verifier":  {"cmd/internal/program", "cmd/internal/verifierd", "cobra"},
-	"cmd/hourpass-dev":       {"cmd/internal/program", "cmd/internal/issuerd", "cmd/internal/verifierd", "cmd/internal/toyidp", "cmd/internal/toymodel", "cobra", "oauth2", "sync", "term"},
+	"cmd/hourpass-dev":       {"ground", "cmd/internal/program", "cmd/internal/issuerd", "cmd/internal/verifierd", "cmd/internal/toyidp", "cmd/internal/toymodel", "cobra", "oauth2", "sync", "term"},
 	"cmd/e2e":                {},
 }
 

@@ -9,7 +9,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"time"
+
+	"github.com/hourpass/hourpass/internal/audit"
 )
 
 // walk shows the way of a token, step by step, and fails where a step does not
@@ -109,7 +113,7 @@ func allowedCall(ctx context.Context, p *page, t *twin, v vars) error {
 	case err != nil:
 		return err
 	case a.status != http.StatusOK || a.chunks < 3:
-		return fmt.Errorf("the streamed call came out as %d in %d pieces", a.status, a.chunks)
+		return fmt.Errorf("the streamed call came out as %d in %d pieces: %s", a.status, a.chunks, a.body)
 	}
 	p.good("streamed in %d pieces, each as the model said it", a.chunks)
 	return nil
@@ -189,27 +193,51 @@ var wantRecords = map[string][]string{
 	"verifier-audit.jsonl": {"call allow", "call deny"},
 }
 
-func auditTrail(_ context.Context, p *page, t *twin, _ vars) error {
+func auditTrail(ctx context.Context, p *page, t *twin, _ vars) error {
 	p.step("What was written down")
 	for _, name := range []string{"issuer-audit.jsonl", "verifier-audit.jsonl"} {
 		p.command("jq -c '[.event, .outcome, .identity, .key_id, .model, .reason]' " + t.path(name))
-		records, err := os.ReadFile(t.path(name))
+		records, err := awaitRecords(ctx, t.path(name), len(wantRecords[name]))
 		if err != nil {
 			return err
 		}
 		var got []string
-		for line := range bytes.Lines(records) {
-			var r struct{ Event, Outcome, Identity, Model, Reason, KeyID string }
-			if err := json.Unmarshal(bytes.ReplaceAll(line, []byte(`"key_id"`), []byte(`"KeyID"`)), &r); err != nil {
-				return err
-			}
+		for _, r := range records {
 			got = append(got, r.Event+" "+r.Outcome)
-			fields := strings.Fields(strings.Join([]string{r.Event, r.Outcome, r.Identity, r.KeyID, r.Model, r.Reason}, " "))
+			fields := strings.Fields(strings.Join([]string{r.Event, r.Outcome, r.Identity, r.Key, r.Model, r.Reason}, " "))
 			p.show(strings.Join(fields, "  "))
 		}
-		if want := wantRecords[name]; strings.Join(got, ",") != strings.Join(want, ",") {
-			return fmt.Errorf("%s holds %v, want %v", name, got, want)
+		if !slices.Equal(got, wantRecords[name]) {
+			return fmt.Errorf("%s holds %v, want %v", name, got, wantRecords[name])
 		}
 	}
 	return nil
+}
+
+// awaitRecords reads an audit log once it holds n records: a call's is written
+// when its answer has ended, which the client may see a moment earlier.
+func awaitRecords(ctx context.Context, path string, n int) ([]audit.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		var records []audit.Record
+		for line := range bytes.Lines(b) {
+			var r audit.Record
+			if json.Unmarshal(line, &r) == nil {
+				records = append(records, r)
+			}
+		}
+		if len(records) >= n {
+			return records, nil
+		}
+		select {
+		case <-ctx.Done():
+			return records, nil
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -71,6 +72,18 @@ func Error(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) 
 		body["decision_id"] = ref.Decision
 	}
 	JSON(w, ref.Status, body)
+}
+
+// Sentence makes the text of a reason one: with a capital and a full stop.
+func Sentence(err error) string {
+	text := err.Error()
+	if text == "" {
+		return ""
+	}
+	if 'a' <= text[0] && text[0] <= 'z' {
+		text = strings.ToUpper(text[:1]) + text[1:]
+	}
+	return text + "."
 }
 
 // JSON writes v with the given status. Answers of an identity service are

@@ -103,7 +103,7 @@ func (s *Sealer) Seal(purpose string, plain []byte) ([]byte, error) {
 
 // Open returns what was sealed for that purpose. Errors are [ErrOpen].
 func (s *Sealer) Open(purpose string, sealed []byte) ([]byte, error) {
-	if len(sealed) < 1+overhead || len(sealed) > 1+overhead+MaxPlain || sealed[0] != version {
+	if len(sealed) == 0 || len(sealed) > 1+overhead+MaxPlain || sealed[0] != version {
 		return nil, ErrOpen
 	}
 	aead, err := s.aead(purpose)

@@ -110,6 +110,25 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
+// A MAC is of one key, one purpose and one message, and survives a restart.
+func TestMAC(t *testing.T) {
+	other := bytes.Clone(key)
+	other[0] ^= 1
+	want := newSealer(t, key).MAC("session", []byte("token"))
+	if got := newSealer(t, key).MAC("session", []byte("token")); !bytes.Equal(got, want) || len(got) != 32 {
+		t.Errorf("MAC = %x, want %x again", got, want)
+	}
+	for name, got := range map[string][]byte{
+		"another message": newSealer(t, key).MAC("session", []byte("tokem")),
+		"another purpose": newSealer(t, key).MAC("sessions", []byte("token")),
+		"another key":     newSealer(t, other).MAC("session", []byte("token")),
+	} {
+		if bytes.Equal(got, want) {
+			t.Errorf("MAC(%s) is the same", name)
+		}
+	}
+}
+
 // The caller may clear the key that it gave.
 func TestNewCopiesTheKey(t *testing.T) {
 	mine := bytes.Clone(key)

@@ -4,33 +4,31 @@ import (
 	"bytes"
 	"math"
 	"strconv"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // scanner walks a document once, from left to right.
 type scanner struct {
 	doc     []byte
 	pos     int
-	depth   int // How deep we may still go.
-	members int // How many members may still come.
-	names   [][]byte
+	depth   int      // How deep we may still go.
+	members int      // How many members may still come.
+	names   [][]byte // See nameSet.
 }
 
-func newScanner(doc []byte, l Limits) *scanner {
+func newScanner(doc []byte, l Limits) scanner {
 	if l.Depth <= 0 {
 		l.Depth = DefaultDepth
 	}
 	if l.Members <= 0 {
 		l.Members = DefaultMembers
 	}
-	return &scanner{doc: doc, depth: l.Depth, members: l.Members}
+	return scanner{doc: doc, depth: l.Depth, members: l.Members, names: make([][]byte, 0, fewNames)}
 }
 
 func (s *scanner) fail(problem string) error { return &Error{s.pos, problem} }
 
-// document reads the one value of the document, which must begin with first.
-func (s *scanner) document(first byte, read func() error) error {
+// begin goes to the one value of the document, which must begin with first.
+func (s *scanner) begin(first byte) error {
 	s.space()
 	if s.peek() != first {
 		if first == '{' {
@@ -38,9 +36,11 @@ func (s *scanner) document(first byte, read func() error) error {
 		}
 		return s.fail("not a JSON array")
 	}
-	if err := read(); err != nil {
-		return err
-	}
+	return nil
+}
+
+// end makes sure that the value was the whole document.
+func (s *scanner) end() error {
 	s.space()
 	if s.pos != len(s.doc) {
 		return s.fail("something follows the document")
@@ -93,7 +93,7 @@ func (s *scanner) value() (Value, error) {
 	default:
 		err = s.fail("not a JSON value")
 	}
-	return Value{kind, s.doc[start:s.pos]}, err
+	return Value{kind, s.doc[start:s.pos:s.pos]}, err
 }
 
 func (s *scanner) word(w string) error {
@@ -207,8 +207,7 @@ func (s *scanner) name(seen *nameSet) ([]byte, error) {
 		name = unescape(name)
 	}
 	if !seen.add(name) {
-		s.pos = start
-		return nil, s.fail("a member's name stands twice in one object")
+		return nil, &Error{start, "a member's name stands twice in one object"}
 	}
 	s.space()
 	if s.peek() != ':' {
@@ -217,93 +216,6 @@ func (s *scanner) name(seen *nameSet) ([]byte, error) {
 	s.pos++
 	s.space()
 	return name, nil
-}
-
-// plain marks the bytes that stand for themselves in a string.
-var plain = func() (t [256]bool) {
-	for c := ' '; c < 0x80; c++ {
-		t[c] = c != '"' && c != '\\'
-	}
-	return t
-}()
-
-// text reads a string and tells whether it holds escapes.
-func (s *scanner) text() (escaped bool, err error) {
-	s.pos++
-	for {
-		for s.pos < len(s.doc) && plain[s.doc[s.pos]] {
-			s.pos++
-		}
-		if s.pos == len(s.doc) {
-			return false, s.fail("the document is cut off")
-		}
-		switch c := s.doc[s.pos]; {
-		case c == '"':
-			s.pos++
-			return escaped, nil
-		case c == '\\':
-			escaped = true
-			if err := s.escape(); err != nil {
-				return false, err
-			}
-		case c < ' ':
-			return false, s.fail("a control character stands in a string")
-		default:
-			r, size := utf8.DecodeRune(s.doc[s.pos:])
-			if r == utf8.RuneError && size <= 1 {
-				return false, s.fail("not UTF-8")
-			}
-			s.pos += size
-		}
-	}
-}
-
-func (s *scanner) escape() error {
-	s.pos++
-	switch s.peek() {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		s.pos++
-		return nil
-	case 'u':
-		r, ok := hex4(s.doc[s.pos+1:])
-		if !ok {
-			return s.fail("a bad escape stands in a string")
-		}
-		s.pos += 5
-		if !utf16.IsSurrogate(r) {
-			return nil
-		}
-		if s.pos+2 <= len(s.doc) && s.doc[s.pos] == '\\' && s.doc[s.pos+1] == 'u' {
-			low, ok := hex4(s.doc[s.pos+2:])
-			if ok && utf16.DecodeRune(r, low) != utf8.RuneError {
-				s.pos += 6
-				return nil
-			}
-		}
-		return s.fail("half of a surrogate pair stands in a string")
-	}
-	return s.fail("a bad escape stands in a string")
-}
-
-func hex4(b []byte) (rune, bool) {
-	if len(b) < 4 {
-		return 0, false
-	}
-	var r rune
-	for _, c := range b[:4] {
-		switch {
-		case isDigit(c):
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		case 'A' <= c && c <= 'F':
-			c -= 'A' - 10
-		default:
-			return 0, false
-		}
-		r = r<<4 | rune(c)
-	}
-	return r, true
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
@@ -345,14 +257,14 @@ func (s *scanner) number() error {
 		}
 	}
 	if isDigit(s.peek()) {
-		return s.fail("a number begins with zero")
+		return &Error{start, "a number begins with zero"}
 	}
 	if s.pos-start > MaxNumber {
-		return s.fail("a number is too long")
+		return &Error{start, "a number is too long"}
 	}
 	if exponent { // Without one, MaxNumber digits are far from infinity.
 		if f, err := strconv.ParseFloat(string(s.doc[start:s.pos]), 64); err != nil || math.IsInf(f, 0) {
-			return s.fail("a number is too large")
+			return &Error{start, "a number is too large"}
 		}
 	}
 	return nil

@@ -12,7 +12,7 @@
 // input. Start with [Object].
 package strictjson
 
-import "fmt"
+import "strconv"
 
 // Bounds, where [Limits] has zero.
 const (
@@ -21,10 +21,10 @@ const (
 	MaxNumber      = 100     // Bytes of one number.
 )
 
-// Limits bound a document; zero fields mean the defaults.
+// Limits bound a document; fields of zero or less mean the defaults.
 type Limits struct {
 	Depth   int // How deep objects and arrays may stand in each other; the outermost is 1.
-	Members int // Members of all objects together. Elements of arrays do not count.
+	Members int // Members of all objects together. Elements of arrays do not count: the size of the document bounds them.
 }
 
 // Kind is what a value is.
@@ -45,11 +45,12 @@ func (k Kind) String() string {
 	if int(k) < len(names) {
 		return names[k]
 	}
-	return fmt.Sprintf("Kind(%d)", byte(k))
+	return "Kind(" + strconv.Itoa(int(k)) + ")"
 }
 
 // Value is one value of a document that was found good as a whole. Raw are its
-// bytes exactly as they stand, a slice of the input without white space around.
+// bytes exactly as they stand, a slice of the input without white space around
+// and without room behind, so that appending to it leaves the input alone.
 type Value struct {
 	Kind Kind
 	Raw  []byte
@@ -64,18 +65,24 @@ type Member struct {
 // Error says what is wrong, and where. It holds nothing of the document, so it
 // is safe to show.
 type Error struct {
-	Offset  int // Bytes from the start.
+	Offset  int // Bytes before what is wrong.
 	Problem string
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("%s at byte %d", e.Problem, e.Offset) }
+func (e *Error) Error() string { return e.Problem + " at byte " + strconv.Itoa(e.Offset) }
 
 // Object reads a document that is one object, and white space around it, and
 // returns its members in order. Errors are of type [*Error].
 func Object(doc []byte, l Limits) ([]Member, error) {
 	s := newScanner(doc, l)
-	members := make([]Member, 0, 16)
-	err := s.document('{', func() error { return s.object(&members) })
+	members := make([]Member, 0, fewNames)
+	err := s.begin('{')
+	if err == nil {
+		err = s.object(&members)
+	}
+	if err == nil {
+		err = s.end()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +94,13 @@ func Object(doc []byte, l Limits) ([]Member, error) {
 func Array(doc []byte, l Limits) ([]Value, error) {
 	s := newScanner(doc, l)
 	var elements []Value
-	err := s.document('[', func() error { return s.array(&elements) })
+	err := s.begin('[')
+	if err == nil {
+		err = s.array(&elements)
+	}
+	if err == nil {
+		err = s.end()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -182,6 +182,9 @@ func TestSignFullLength(t *testing.T) {
 		if n := len(raw) - strings.LastIndexByte(raw, '.') - 1; n != 86 {
 			t.Fatalf("a signature has %d characters, want 86", n)
 		}
+		if err := verify(t, r, raw); err != nil {
+			t.Fatalf("Verify(%s) = %v", raw, err)
+		}
 	}
 }
 
@@ -285,6 +288,32 @@ func TestRotateIsBounded(t *testing.T) {
 	}
 	if _, err := ring.Open(path, s); err != nil {
 		t.Errorf("Open(%d keys) = %v", ring.MaxKeys, err)
+	}
+
+	other := filepath.Join(t.TempDir(), "other.json")
+	if _, err := ring.Create(other, s, now); err != nil {
+		t.Fatal(err)
+	}
+	var f, more file
+	for p, into := range map[string]*file{path: &f, other: &more} {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	more.Keys[0]["state"] = "retiring"
+	data, err := json.Marshal(map[string]any{"version": 1, "keys": append(f.Keys, more.Keys...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.Open(other, s); err == nil {
+		t.Errorf("Open takes %d keys", ring.MaxKeys+1)
 	}
 }
 
@@ -481,6 +510,9 @@ func TestRingShowsNoPrivateKey(t *testing.T) {
 	h := holder{r, r}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X"} {
 		_, _ = fmt.Fprintf(&shown, verb+"\n"+verb+"\n", r, h)
+		if got := fmt.Sprintf(verb, r); got != r.String() {
+			t.Errorf("Sprintf(%s) = %s, want %s", verb, got, r)
+		}
 	}
 	_, _ = fmt.Fprintln(&shown, r.String(), h.r)
 	slog.New(slog.NewTextHandler(&shown, nil)).Info("x", "ring", r, "holder", h)
@@ -496,8 +528,11 @@ func TestRingShowsNoPrivateKey(t *testing.T) {
 	noPrivate(t, "the document", string(r.Document()), private...)
 	data, _ := os.ReadFile(path)
 	noPrivate(t, "the file", string(data), private...)
-	if !strings.Contains(shown.String(), "key ring "+path+", active key ") {
-		t.Errorf("printing does not name the ring: %s", shown.String())
+	if !strings.HasPrefix(r.String(), "key ring "+path+", active key ") {
+		t.Errorf("String() = %s", r)
+	}
+	if doc, err := json.Marshal(r); err != nil || string(doc) != `"`+r.String()+`"` {
+		t.Errorf("Marshal = %s, %v, want what String says", doc, err)
 	}
 }
 

@@ -79,6 +79,9 @@ func TestReadRefuses(t *testing.T) {
 	if _, err := disk.Read(t.TempDir(), 10, 0); err == nil {
 		t.Error("Read takes a folder")
 	}
+	if _, err := disk.Read(os.DevNull, 10, 0); err == nil {
+		t.Error("Read takes a device")
+	}
 	if _, err := disk.Read(path+".none", 10, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Read(none) = %v, want ErrNotExist", err)
 	}

@@ -1,0 +1,437 @@
+package verifier_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier"
+)
+
+func TestBodyForwarded(t *testing.T) {
+	h := newHouse(t)
+	for _, row := range []struct{ name, target, body, want string }{
+		{"as it came", "/v1/chat/completions", `{"model":"small","messages":[]}`, `{"model":"small","messages":[]}`},
+		{
+			"white space between members, not within", "/v1/chat/completions",
+			" {\n\t\"model\" : \"small\" ,\r\n\"messages\": [ {\"role\": \"user\"} ] }\n", `{"model":"small","messages":[ {"role": "user"} ]}`,
+		},
+		{"escapes in names and model", "/v1/chat/completions", `{"\u006dodel":"sm\u0061ll","\u0075ser":"\u0061"}`, `{"model":"small","user":"\u0061"}`},
+		{"numbers byte for byte", "/v1/chat/completions", `{"model":"small","temperature":1.50e-0,"seed":12345678901234567890}`, `{"model":"small","temperature":1.50e-0,"seed":12345678901234567890}`},
+		{"an escaped slash", "/v1/embeddings", `{"model":"team\/e5"}`, `{"model":"team/e5"}`},
+		{"the model elsewhere too", "/v1/chat/completions", `{"messages":[{"model":"large"}],"model":"small"}`, `{"messages":[{"model":"large"}],"model":"small"}`},
+		{
+			"null for what may be absent", "/v1/responses", `{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false}`,
+			`{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false}`,
+		},
+		{"a prompt, of completions", "/v1/completions", `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`, `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`},
+		{"names that are only near", "/v1/chat/completions", `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`, `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`},
+		{"names with signs", "/v1/chat/completions", `{"model":"small","\u0061\"\\\u0001b":1}`, `{"model":"small","a\"\\\u0001b":1}`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			h.in(t)
+			r := h.good()
+			r.target, r.body = row.target, row.body
+			if got := h.send(r); got.status != 200 {
+				t.Fatalf("%s = %d %s", row.body, got.status, got.body)
+			}
+			a := h.arrived()
+			if len(a) != 1 || a[0].body != row.want || a[0].header.Get("Content-Length") != strconv.Itoa(len(row.want)) {
+				t.Errorf("the upstream got %+v, want %s", a, row.want)
+			}
+		})
+	}
+}
+
+func TestBodyRefused(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.MaxBody = 4096 })
+	const chat = "/v1/chat/completions"
+	for _, row := range []struct {
+		name, target, body string
+		status             int
+		code, reason       string
+	}{
+		{"empty", chat, "", 415, "unsupported_media_type", "content_type"}, // See below: no body, no type.
+		{"white space", chat, " ", 400, "invalid_body", "body"},
+		{"an array", chat, `[{"model":"small"}]`, 400, "invalid_body", "body"},
+		{"a model twice", chat, `{"model":"small","model":"large"}`, 400, "invalid_body", "body"},
+		{"a model twice, one escaped", chat, `{"model":"small","mod\u0065l":"large"}`, 400, "invalid_body", "body"},
+		{"a name twice, deep", chat, `{"model":"small","a":[{"b":1,"b":2}]}`, 400, "invalid_body", "body"},
+		{"something behind", chat, `{"model":"small"}{"model":"large"}`, 400, "invalid_body", "body"},
+		{"NUL behind", chat, "{\"model\":\"small\"}\x00", 400, "invalid_body", "body"},
+		{"BOM", chat, "\ufeff{\"model\":\"small\"}", 400, "invalid_body", "body"},
+		{"not UTF-8", chat, "{\"model\":\"small\",\"a\":\"\xff\"}", 400, "invalid_body", "body"},
+		{"half a surrogate", chat, `{"model":"small","a":"\ud800"}`, 400, "invalid_body", "body"},
+		{"NaN", chat, `{"model":"small","a":NaN}`, 400, "invalid_body", "body"},
+		{"1e400", chat, `{"model":"small","a":1e400}`, 400, "invalid_body", "body"},
+		{"too deep", chat, `{"model":"small","a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`, 400, "invalid_body", "body"},
+		{"too large", chat, `{"model":"small","a":"` + strings.Repeat("x", 4096) + `"}`, 413, "body_too_large", "body_size"},
+
+		{"no model", chat, `{"messages":[]}`, 400, "missing_model", "no_model"},
+		{"an empty model", chat, `{"model":""}`, 400, "missing_model", "no_model"},
+		{"model null", chat, `{"model":null}`, 400, "invalid_parameter", "member"},
+		{"model a number", chat, `{"model":1}`, 400, "invalid_parameter", "member"},
+		{"model a list", chat, `{"model":["small"]}`, 400, "invalid_parameter", "member"},
+		{"a model of no scope", chat, `{"model":"large"}`, 403, "insufficient_scope", "scope"},
+		{"a model for another action", "/v1/embeddings", `{"model":"small"}`, 403, "insufficient_scope", "scope"},
+		{"a model that begins alike", chat, `{"model":"small-2"}`, 403, "insufficient_scope", "scope"},
+		{"a model in capitals", chat, `{"model":"Small"}`, 403, "insufficient_scope", "scope"},
+		{"a model below the pattern's segment", "/v1/embeddings", `{"model":"team/e5/v2"}`, 403, "insufficient_scope", "scope"},
+		{"a model with a blank", chat, `{"model":"small "}`, 403, "insufficient_scope", "model_name"},
+		{"a model with a Cyrillic a", chat, `{"model":"sm` + "\u0430" + `ll"}`, 403, "insufficient_scope", "model_name"},
+		{"a model with a star", "/v1/embeddings", `{"model":"team/*"}`, 403, "insufficient_scope", "model_name"},
+		{"a model that climbs", "/v1/embeddings", `{"model":"team/../small"}`, 403, "insufficient_scope", "model_name"},
+
+		{"stream a string", chat, `{"model":"small","stream":"true"}`, 400, "invalid_parameter", "member"},
+		{"stream a number", chat, `{"model":"small","stream":1}`, 400, "invalid_parameter", "member"},
+		{"stream options a list", chat, `{"model":"small","stream_options":[]}`, 400, "invalid_parameter", "member"},
+		{"max tokens a string", chat, `{"model":"small","max_tokens":"100000"}`, 400, "invalid_parameter", "member"},
+		{"max tokens a fraction", chat, `{"model":"small","max_tokens":100.0}`, 400, "invalid_parameter", "member"},
+		{"max tokens with an exponent", chat, `{"model":"small","max_completion_tokens":1e2}`, 400, "invalid_parameter", "member"},
+		{"max tokens 0", chat, `{"model":"small","max_tokens":0}`, 400, "invalid_parameter", "member"},
+		{"max tokens below 0", "/v1/responses", `{"model":"small","max_output_tokens":-1}`, 400, "invalid_parameter", "member"},
+		{"max tokens beyond int64", chat, `{"model":"small","max_tokens":9223372036854775808}`, 400, "invalid_parameter", "member"},
+		{"n true", chat, `{"model":"small","n":true}`, 400, "invalid_parameter", "member"},
+		{"best of a list", "/v1/completions", `{"model":"small","best_of":[1]}`, 400, "invalid_parameter", "member"},
+
+		{"models", chat, `{"model":"small","models":["large"]}`, 400, "invalid_parameter", "member"},
+		{"fallbacks", chat, `{"model":"small","fallbacks":["large"]}`, 400, "invalid_parameter", "member"},
+		{"api_base", chat, `{"model":"small","api_base":"http://169.254.169.254"}`, 400, "invalid_parameter", "member"},
+		{"base_url", chat, `{"model":"small","base_url":"http://evil"}`, 400, "invalid_parameter", "member"},
+		{"extra_body", chat, `{"model":"small","extra_body":{"model":"large"}}`, 400, "invalid_parameter", "member"},
+		{"route", chat, `{"model":"small","route":"fallback"}`, 400, "invalid_parameter", "member"},
+		{"provider", chat, `{"model":"small","provider":{"order":["x"]}}`, 400, "invalid_parameter", "member"},
+		{"another's response", "/v1/responses", `{"model":"small","previous_response_id":"resp_1"}`, 400, "invalid_parameter", "member"},
+		{"another's conversation", "/v1/responses", `{"model":"small","conversation":{"id":"conv_1"}}`, 400, "invalid_parameter", "member"},
+		{"in the background", "/v1/responses", `{"model":"small","background":true}`, 400, "invalid_parameter", "member"},
+		{"a stored prompt", "/v1/responses", `{"model":"small","prompt":{"id":"pmpt_1"}}`, 400, "invalid_parameter", "member"},
+		{"a name refused, in capitals", "/v1/responses", `{"model":"small","Prompt":{"id":"pmpt_1"}}`, 400, "invalid_parameter", "member_name"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			h.in(t)
+			r := h.good()
+			r.target, r.body = row.target, row.body
+			if row.body == "" {
+				r.header.Del("Content-Type")
+			}
+			got := h.refused(r, row.status, row.code, row.reason)
+			if want := map[bool]string{true: "error=\"insufficient_scope\""}[row.status == 403]; !strings.Contains(got.header.Get("WWW-Authenticate"), want) {
+				t.Errorf("challenge %q", got.header.Get("WWW-Authenticate"))
+			}
+		})
+	}
+}
+
+func TestMissingScopeIsNamed(t *testing.T) {
+	h := newHouse(t)
+	r := h.good()
+	r.body = `{"model":"team/large:v2"}`
+	got := h.refused(r, 403, "insufficient_scope", "scope")
+	if f := got.failure(t); f.Message != "The token lacks the scope chat:team/large:v2." || f.Type != "permission_error" {
+		t.Errorf("%+v", f)
+	}
+	want := `Bearer error="insufficient_scope", error_description="The token lacks the scope chat:team/large:v2.", scope="chat:team/large:v2"`
+	if c := got.header.Get("WWW-Authenticate"); c != want {
+		t.Errorf("challenge %s, want %s", c, want)
+	}
+	if rec := h.records(); rec[0].Model != "team/large:v2" || rec[0].Action != "chat" || rec[0].Identity != "corp:ada" {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestNothingIsEchoed: what a client sends does not come back, but for a model's
+// valid name.
+func TestNothingIsEchoed(t *testing.T) {
+	h := newHouse(t)
+	for _, body := range []string{`{"model":"<script>evil"}`, `{"model":"small","<script>evil":}`, `{"model":"small","max_tokens":"<script>evil"}`, `{"model":"small","models":"<script>evil"}`} {
+		r := h.good()
+		r.body = body
+		if got := h.send(r); got.status < 400 || strings.Contains(got.body, "evil") {
+			t.Errorf("%s = %d %s", body, got.status, got.body)
+		}
+	}
+	if strings.Contains(h.logs.String(), "evil") {
+		t.Errorf("logs: %s", h.logs)
+	}
+}
+
+func TestConfusableNames(t *testing.T) {
+	h := newHouse(t)
+	for name, why := range map[string]string{
+		"Model": "case", "MODEL": "case", "mODEL": "case", "max_to\u212aens": "Kelvin sign", "\u017ftream": "long s", "be\u017ft_of": "long s",
+		"model ": "space", " model": "space", "model\t": "tab", "model\n": "line feed", "mo del": "space within", "model\u00a0": "no-break space",
+		"model\u200b": "zero-width space", "\ufeffmodel": "BOM", "mod\u00adel": "soft hyphen", "model\u0000": "NUL", "model\u007f": "DEL",
+		"model\u2060": "word joiner", "model\ufe0f": "variation selector", "model\u034f": "grapheme joiner", "model\u3164": "Hangul filler",
+		"\uff4dodel": "fullwidth", "Fallbacks": "a refused name", "EXTRA_BODY": "a refused name", "\u200b\u200bMa\u200bx_Tokens": "several",
+		"model" + strings.Repeat("\u200b", 5000): "many unseen", "model\U000e0041": "tag",
+	} {
+		quoted, _ := json.Marshal(name)
+		for _, order := range []string{`{"model":"small",%s:"large"}`, `{%s:"large","model":"small"}`} {
+			r := h.good()
+			r.body = fmt.Sprintf(order, quoted)
+			if got := h.send(r); got.status != 400 || got.failure(t).Code != "invalid_parameter" {
+				t.Errorf("%s, %+q: %d %s", why, name, got.status, got.body)
+			}
+		}
+	}
+	if a := h.arrived(); len(a) > 0 {
+		t.Errorf("the upstream got %+v", a)
+	}
+}
+
+func TestContentType(t *testing.T) {
+	h := newHouse(t)
+	for _, row := range []struct {
+		types []string
+		ok    bool
+	}{
+		{[]string{"application/json"}, true},
+		{[]string{"application/json; charset=utf-8"}, true},
+		{[]string{"Application/JSON;charset=\"UTF-8\""}, true},
+		{nil, false},
+		{[]string{"text/plain"}, false},
+		{[]string{"application/vnd.api+json"}, false},
+		{[]string{"application/x-www-form-urlencoded"}, false},
+		{[]string{"multipart/form-data; boundary=x"}, false},
+		{[]string{"application/json; charset=utf-16"}, false},
+		{[]string{"application/json; charset=utf-8; charset=utf-16"}, false},
+		{[]string{"application/json; charset=utf-8; x=y"}, false},
+		{[]string{"application/json; x=y"}, false},
+		{[]string{"application/json, text/plain"}, false},
+		{[]string{"application/json", "application/json"}, false},
+	} {
+		r := h.good()
+		r.header["Content-Type"] = row.types
+		if row.ok {
+			if got := h.send(r); got.status != 200 {
+				t.Errorf("%q: %d %s", row.types, got.status, got.body)
+			}
+			if a := h.arrived(); len(a) != 1 || a[0].header.Get("Content-Type") != "application/json" {
+				t.Errorf("%q: the upstream got %+v", row.types, a)
+			}
+			continue
+		}
+		h.refused(r, 415, "unsupported_media_type", "content_type")
+	}
+	for _, coding := range []string{"gzip", "zstd", "br", "foo", "identity, gzip", ""} {
+		r := h.good()
+		r.header.Set("Content-Encoding", coding)
+		h.refused(r, 415, "unsupported_media_type", "content_encoding")
+	}
+	r := h.good()
+	r.header.Set("Content-Encoding", "Identity")
+	if got := h.send(r); got.status != 200 {
+		t.Errorf("identity: %d %s", got.status, got.body)
+	}
+}
+
+func TestBodyOnTheWire(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.MaxBody, c.BodyTimeout = 100, 50*time.Millisecond })
+	head := "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + h.keys.token() + "\r\nContent-Type: application/json\r\n"
+	chunked := func(body string) string {
+		var b strings.Builder
+		for _, c := range []byte(body) {
+			fmt.Fprintf(&b, "1\r\n%c\r\n", c)
+		}
+		return head + "Transfer-Encoding: chunked\r\n\r\n" + b.String() + "0\r\n\r\n"
+	}
+	exact := `{"model":"small","a":"` + strings.Repeat("x", 76) + `"}`
+	for _, row := range []struct {
+		name, bytes string
+		status      int
+	}{
+		{"chunks of a byte, of just the size", chunked(exact), 200},
+		{"one byte more", chunked(strings.Replace(exact, "x", "xx", 1)), 413},
+		{"an announced length that is too large", head + "Content-Length: 101\r\n\r\n", 413},
+		{"a body that does not arrive", head + "Content-Length: 50\r\n\r\n{", 408},
+		{"chunks that do not end", head + "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n", 408},
+		{"refused, and the body does not arrive", strings.Replace(head, "Bearer ", "Basic ", 1) + "Content-Length: 50\r\n\r\n", 401},
+		{"refused before it was told to go on", strings.Replace(head, "Bearer ", "Basic ", 1) + "Expect: 100-continue\r\nContent-Length: 50\r\n\r\n", 401},
+		{"a bad chunk", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
+		{"two framings", head + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", 400},
+	} {
+		if got := h.raw(row.bytes); got.status != row.status {
+			t.Errorf("%s: %d %s %v, want %d", row.name, got.status, got.body, got.err, row.status)
+		}
+		if a := h.arrived(); len(a) != map[bool]int{true: 1}[row.status == 200] {
+			t.Errorf("%s: the upstream got %+v", row.name, a)
+		}
+	}
+}
+
+// vectors reads a file of the shared attack vectors into v. Where the folder is
+// not there, it says so and the tables of this package are all there is.
+func vectors(t *testing.T, file string, v any) bool {
+	t.Helper()
+	dir := os.Getenv("HOURPASS_VECTORS")
+	if dir == "" {
+		dir = "../../shared/vectors"
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "attack", file))
+	if err != nil {
+		t.Logf("not tested: %v (HOURPASS_VECTORS names the folder)", err)
+		return false
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// statuses are those that an expectation in words speaks of.
+func statuses(expect string) (list []int) {
+	for _, word := range strings.FieldsFunc(expect, func(r rune) bool { return r < '0' || r > '9' }) {
+		if n, _ := strconv.Atoi(word); len(word) == 3 && n >= 200 {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+func TestModelBodyVectors(t *testing.T) {
+	var file struct {
+		Cases []struct {
+			ID, Description, Expect, Method, Target string
+			BodyB64                                 string `json:"body_b64"`
+			ContentType                             string `json:"content_type"`
+			ContentEncoding                         string `json:"content_encoding"`
+		}
+	}
+	if !vectors(t, "model-bodies.json", &file) {
+		return
+	}
+	h := newHouse(t)
+	for _, c := range file.Cases {
+		t.Run(c.ID+" "+c.Description, func(t *testing.T) {
+			body, err := base64.StdEncoding.DecodeString(c.BodyB64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := h.good()
+			r.method, r.target, r.body = c.Method, c.Target, string(body)
+			r.header["Content-Type"] = []string{c.ContentType}
+			if c.ContentEncoding != "" {
+				r.header.Set("Content-Encoding", c.ContentEncoding)
+			}
+			want := statuses(c.Expect)
+			switch {
+			case strings.HasPrefix(c.Target, "/v1/audio/"):
+				want = []int{404} // A route that is not there yet; nothing of it is let through.
+			case c.ID == "B089":
+				want = []int{200} // It is about metering.
+			}
+			got := h.send(r)
+			if !slices.Contains(want, got.status) {
+				t.Errorf("%d %s, want %s", got.status, got.body, c.Expect)
+			}
+			for _, a := range h.arrived() {
+				var model struct{ Model string }
+				if err := json.Unmarshal([]byte(a.body), &model); err != nil || model.Model != "small" || got.status != 200 {
+					t.Errorf("the upstream got %+v of a call that ended with %d", a, got.status)
+				}
+			}
+		})
+	}
+}
+
+func TestRawVectors(t *testing.T) {
+	var file struct {
+		Cases []struct {
+			ID, Category, Description, Expect string
+			RawB64                            string `json:"raw_b64"`
+		}
+	}
+	if !vectors(t, "raw-http.json", &file) {
+		return
+	}
+	h := newHouse(t)
+	good := h.keys.token(scoped("chat:small"))
+	fill := strings.NewReplacer("/e/a/", "/", "{TOKEN}", good, "{BAD}", good[:len(good)-8]+"AAAAAAAA")
+	// What the words of the file leave open, or what can't be seen behind net/http.
+	others := map[string][]int{
+		"H061": {200, 400}, // net/http joins folded lines, as RFC 9112 (section 5.2) allows; ours is the only reading.
+		"H129": {200},      // No hosts are configured; Host is never used.
+		"H133": {400, 0},   // The request-target "*".
+	}
+	for _, c := range file.Cases {
+		t.Run(c.ID+" "+c.Description, func(t *testing.T) {
+			raw, err := base64.StdEncoding.DecodeString(c.RawB64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, ok := others[c.ID]
+			if !ok {
+				if want = statuses(c.Expect); c.Category == "spoof" {
+					want = []int{200}
+				}
+			}
+			got := h.raw(fill.Replace(string(raw)))
+			if !slices.Contains(want, got.status) {
+				t.Errorf("%d %s, want %v: %s", got.status, got.body, want, c.Expect)
+			}
+			arrived := h.arrived()
+			if len(arrived) != map[bool]int{true: 1}[got.status == 200] {
+				t.Errorf("status %d, and the upstream got %+v", got.status, arrived)
+			}
+			for _, a := range arrived {
+				onlyAllowed(t, a)
+			}
+		})
+	}
+}
+
+// onlyAllowed checks that nothing of the client's got through beside the body.
+func onlyAllowed(t *testing.T, a arrival) {
+	t.Helper()
+	for name, values := range a.header {
+		switch http.CanonicalHeaderKey(name) {
+		case "Authorization":
+			if !slices.Equal(values, []string{upstreamCredential}) {
+				t.Errorf("the upstream got the credential %q", values)
+			}
+		case "User-Agent":
+			if !slices.Equal(values, []string{"hourpass-verifier"}) {
+				t.Errorf("the upstream got %s %q", name, values)
+			}
+		case "Content-Type", "Content-Length", "X-Request-Id", "Accept", "Openai-Beta", "Traceparent":
+			if len(values) != 1 {
+				t.Errorf("the upstream got %s %q", name, values)
+			}
+		default:
+			t.Errorf("the upstream got %s %q", name, values)
+		}
+	}
+}
+
+func TestScopeOfToken(t *testing.T) {
+	h := newHouse(t)
+	for _, row := range []struct {
+		scope, target, model string
+		status               int
+	}{
+		{"chat:a-*", "/v1/chat/completions", "a-b", 200},
+		{"chat:a-*", "/v1/chat/completions", "a-", 403},
+		{"chat:a-*", "/v1/chat/completions", "a-b:cloud", 403},
+		{"admin:a", "/v1/chat/completions", "a", 403},
+		{"completions:a", "/v1/chat/completions", "a", 403},
+		{"completions:a", "/v1/completions", "a", 200},
+		{"responses:a", "/v1/responses", "a", 200},
+		{"models:a", "/v1/chat/completions", "a", 403},
+	} {
+		r := h.good()
+		r.header.Set("Authorization", "Bearer "+h.keys.token(scoped(row.scope), func(c *token.Claims) { c.ID = row.scope }))
+		r.target, r.body = row.target, `{"model":"`+row.model+`"}`
+		if got := h.send(r); got.status != row.status {
+			t.Errorf("%s %s of %s with %s = %d %s, want %d", r.method, row.target, row.model, row.scope, got.status, got.body, row.status)
+		}
+	}
+}
