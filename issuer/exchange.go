@@ -17,9 +17,9 @@ import (
 
 // Token types of RFC 8693, section 3.
 const (
-	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token" // #nosec G101 -- A type's name.
-	typeIDToken     = "urn:ietf:params:oauth:token-type:id_token"     // #nosec G101
-	typeJWT         = "urn:ietf:params:oauth:token-type:jwt"          // #nosec G101
+	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token" //nolint:gosec // A type's name.
+	typeIDToken     = "urn:ietf:params:oauth:token-type:id_token"     //nolint:gosec // A type's name.
+	typeJWT         = "urn:ietf:params:oauth:token-type:jwt"          //nolint:gosec // A type's name.
 )
 
 // HonestRetry is how long the same key may present the same identity token

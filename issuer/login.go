@@ -99,7 +99,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 		s.Sealer.MAC(macState, []byte(state)), sealed, s.Now().Add(loginLife).Unix()); err != nil {
 		return fmt.Errorf("starting a login: %w", err)
 	}
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // To the provider of the configuration.
 	return nil
 }
 
@@ -253,7 +253,7 @@ func (s *Server) browser(w http.ResponseWriter, r *http.Request) (string, error)
 		return "", badRequest("The browser sends a cookie of ours twice: delete this site's cookies.")
 	}
 	value := rand.Text()
-	http.SetCookie(w, &http.Cookie{ // #nosec G124 -- Secure wherever the issuer's URL is https.
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the issuer's URL is https.
 		Name: s.browserName(), Value: value, Path: "/", MaxAge: int(loginLife / time.Second),
 		HttpOnly: true, Secure: s.secure(), SameSite: http.SameSiteLaxMode,
 	})

@@ -101,27 +101,25 @@ func newWatch(client http.ResponseWriter, cancel context.CancelCauseFunc) *watch
 }
 
 func (w *watch) arm(d time.Duration, why error) {
-	if w == nil || w.expired != nil {
+	if w == nil {
 		return
 	}
 	w.why = why
 	w.timer.Reset(d)
 }
 
-// done returns why the call was ended, or nil if it was not.
+// done tells whether the wait took too long, and why that ends the call.
 func (w *watch) done() error {
-	switch {
-	case w == nil:
+	if w == nil || w.why == nil {
 		return nil
-	case w.why == nil:
-		return w.expired
 	}
-	if !w.timer.Stop() {
-		<-w.fired // The writer must not be used once the call is over.
-		w.expired = w.why
+	defer func() { w.why = nil }()
+	if w.timer.Stop() {
+		return nil
 	}
-	w.why = nil
-	return w.expired
+	<-w.fired // The writer must not be used once the call is over.
+	w.fired, w.expired = make(chan struct{}), w.why
+	return w.why
 }
 
 func (w *watch) fire() {

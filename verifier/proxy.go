@@ -194,7 +194,8 @@ func checkResponse(res *http.Response) (media string, err error) {
 
 // fail notes why there is no answer of the upstream.
 func (c *call) fail(err error) {
-	timeout := c.watch.done()
+	_ = c.watch.done() // Unless accept has asked already.
+	timeout := c.watch.expired
 	switch {
 	case c.client.Err() != nil:
 		c.failure = errClientGone

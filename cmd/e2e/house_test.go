@@ -59,9 +59,24 @@ type running struct {
 
 const modelKey = "sk-upstream-secret"
 
-// startHouse starts everything, and stops it when the test ends. The issuer
-// configuration may be changed by edits of "old" to "new" text.
+// startHouse starts everything, and stops it when the test ends. The issuer's
+// configuration is changed by edits of "old" to "new" text.
 func startHouse(t *testing.T, edits ...string) *house {
+	t.Helper()
+	h := newHouse(t)
+	h.writeConfigs(edits)
+	if err := issuerd.Init(t.Context(), h.options("issuer.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	h.start("issuer", issuerd.Run)
+	h.start("verifier", verifierd.Run)
+	h.awaitReady(h.issuerOps)
+	h.awaitReady(h.verifierOps)
+	return h
+}
+
+// newHouse starts the toys alone and says where the programs will be.
+func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
 	t.Cleanup(func() {
@@ -74,14 +89,6 @@ func startHouse(t *testing.T, edits ...string) *house {
 	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.startToys()
-	h.writeConfigs(edits)
-	if err := issuerd.Init(t.Context(), h.options("issuer.yaml")); err != nil {
-		t.Fatal(err)
-	}
-	h.start("issuer", issuerd.Run)
-	h.start("verifier", verifierd.Run)
-	h.awaitReady(h.issuerOps)
-	h.awaitReady(h.verifierOps)
 	return h
 }
 
@@ -281,10 +288,23 @@ type login struct {
 // browserTo walks from a URL through the toy provider's login, until a redirect
 // goes to the loopback callback, and returns that address.
 func (h *house) browserTo(start, user, password string) (*url.URL, error) {
+	return walkTo(cliRedirect, start, user, password)
+}
+
+// walkToy is browserTo for whichever port the client waits on.
+func (h *house) walkToy(start, user, password string) (*url.URL, error) {
+	u, err := url.Parse(start)
+	if err != nil {
+		return nil, err
+	}
+	return walkTo(u.Query().Get("redirect_uri"), start, user, password)
+}
+
+func walkTo(redirect, start, user, password string) (*url.URL, error) {
 	jar, _ := cookiejar.New(nil)
 	var back *url.URL
 	c := &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
-		if strings.HasPrefix(r.URL.String(), cliRedirect) {
+		if strings.HasPrefix(r.URL.String(), redirect) {
 			back = r.URL
 			return http.ErrUseLastResponse
 		}

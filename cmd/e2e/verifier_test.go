@@ -106,7 +106,7 @@ func wantAPIError(t *testing.T, why string, err error, status int, code string) 
 func TestOpenAINodeSDK(t *testing.T) {
 	h := startHouse(t)
 	token := h.faqToken()
-	run := func(model string) (out struct {
+	type report struct {
 		Models json.RawMessage
 		Chat   struct {
 			Content string
@@ -119,7 +119,8 @@ func TestOpenAINodeSDK(t *testing.T) {
 			Content string
 			Chunks  int
 		}
-	}) {
+	}
+	run := func(model string) (out report) {
 		text := peers.RunNode(t, "openai-sdk.mjs", map[string]string{"OPENAI_BASE_URL": h.verifier + "/v1", "OPENAI_API_KEY": token, "MODEL": model})
 		if err := json.Unmarshal([]byte(text), &out); err != nil {
 			t.Fatalf("%s: %v", text, err)
@@ -325,11 +326,7 @@ func (h *house) chatRequest(token, model string) *http.Request {
 // TestIdPDownAtStart: the issuer starts, says so, and is ready when it is up.
 func TestIdPDownAtStart(t *testing.T) {
 	addr := freeAddr(t)
-	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
-	t.Cleanup(func() { h.stop("issuer") })
-	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
-	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
-	h.startToys()
+	h := newHouse(t)
 	h.writeConfigs([]string{"issuer: " + h.idpURL, "issuer: http://" + addr, "issuer: " + h.forge.url, "issuer: http://" + freeAddr(t)})
 	if err := issuerd.Init(t.Context(), h.options("issuer.yaml")); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -110,7 +111,7 @@ func (c call) do(ctx context.Context, v vars, each func(chunk []byte)) (answer, 
 			}
 		}
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return a, err
 	}
 	if c.into == "" {
@@ -166,7 +167,7 @@ func (c call) client(first *http.Request) *http.Client {
 	}
 	jar, _ := cookiejar.New(nil) // It never fails.
 	return &http.Client{Jar: jar, CheckRedirect: func(req *http.Request, _ []*http.Request) error {
-		req.Header.Set("Authorization", first.Header.Get("Authorization"))
+		req.Header.Set("Authorization", first.Header.Get("Authorization")) //nolint:gosec // All of it is this process.
 		return nil
 	}}
 }

@@ -94,7 +94,7 @@ func (p *portal) begin(conf *oauth2.Config) http.HandlerFunc {
 		}
 		p.pending[state] = verifier
 		p.mu.Unlock()
-		http.SetCookie(w, &http.Cookie{Name: "portal", Value: state, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}) // #nosec G124 -- Loopback, without TLS.
+		http.SetCookie(w, &http.Cookie{Name: "portal", Value: state, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode}) //nolint:gosec // Loopback, without TLS.
 		http.Redirect(w, r, conf.AuthCodeURL(state, oauth2.S256ChallengeOption(verifier)), http.StatusSeeOther)
 	}
 }

@@ -173,5 +173,5 @@ func openBrowser(ctx context.Context, address string) error {
 	case "windows":
 		name, args = "rundll32", []string{"url.dll,FileProtocolHandler", address}
 	}
-	return exec.CommandContext(ctx, name, args...).Start() // #nosec G204 -- No shell reads the address.
+	return exec.CommandContext(ctx, name, args...).Start() //nolint:gosec // No shell reads the address.
 }

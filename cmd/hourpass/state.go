@@ -76,7 +76,7 @@ func (f stateFile) read() (*state, error) {
 // write replaces the file in one step, so that a crash leaves the old or the new
 // state and never half of one.
 func (f stateFile) write(s *state) error {
-	b, err := json.MarshalIndent(s, "", "  ")
+	b, err := json.MarshalIndent(s, "", "  ") //nolint:gosec // This file is where they are kept.
 	if err != nil {
 		return fmt.Errorf("writing the state: %w", err)
 	}

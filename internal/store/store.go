@@ -24,7 +24,7 @@ var migrations embed.FS
 // Create makes the SQLite file at path, which must not be there yet, with mode
 // 0600, and its schema.
 func Create(ctx context.Context, path string) (*sql.DB, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) // #nosec G304 -- The operator names the file.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("creating the store: %w", err)
 	}

@@ -87,6 +87,7 @@ func TestTakes(t *testing.T) {
 		"many side by side, none too deep":       `{"a":[` + strings.Repeat(`{"a":[{}]},[[]],`, 100) + `0]}`,
 		"more elements than members may be":      `{"a":[` + strings.Repeat("0,", strictjson.DefaultMembers) + `0]}`,
 		"the same name in parent and child":      `{"a":{"a":{"a":1}}}`,
+		"the same name in child and then parent": `{"a":{"b":1},"b":[{"c":1}],"c":2}`,
 		"the same name in brothers":              `{"x":[{"a":1},{"a":1}],"y":{"a":1}}`,
 		"names that differ in case":              `{"model":1,"Model":2}`,
 		"names that differ in normal form":       "{\"\u00e9\":1,\"e\u0301\":2}",
@@ -168,6 +169,7 @@ func TestRefuses(t *testing.T) {
 		{"a high surrogate alone", `{"a":"x\ud800"}`, 7, half},
 		{"a high surrogate before text", `{"a":"\ud800xxxxxx"}`, 6, half},
 		{"a high surrogate before another escape", `{"a":"\ud800\ndc00"}`, 6, half},
+		{"a high surrogate before what is no escape", `{"a":"\ud800xudc00"}`, 6, half},
 		{"a high surrogate before a character", `{"a":"\ud800\u0041"}`, 6, half},
 		{"a high surrogate before no hex", `{"a":"\ud800\udc0g"}`, 6, half},
 		{"a high surrogate twice", `{"a":"\uD800\uD800"}`, 6, half},
@@ -495,7 +497,7 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		`["a","b","c"]`, `["a",1]`, `[null]`, `["a",["b"]]`, `"a"`, `null`, "1", "true", "{}", `{"a":"b"}`,
+		`["a","b","c"]`, `["a",1]`, `[null]`, `["a",["b"]]`, `"a"`, `"]"`, `"\"a\"]"`, `null`, "1", "true", "{}", `{"a":"b"}`,
 	} {
 		if list, ok := value(t, raw).Texts(2); ok || list != nil {
 			t.Errorf("Texts(%s) = %q, %v, want it refused", raw, list, ok)

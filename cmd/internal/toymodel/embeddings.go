@@ -70,9 +70,9 @@ func embed(t text, size int) []float32 {
 	for _, word := range strings.Fields(strings.ToLower(string(t))) {
 		seed := fnv.New64a()
 		seed.Write([]byte(word))
-		axes := rand.NewPCG(seed.Sum64(), 0) // Not for secrets: the same for ever, for the same word.
+		axes := rand.New(rand.NewPCG(seed.Sum64(), 0)) //nolint:gosec // Not for secrets: the same for ever, for the same word.
 		for i := range sum {
-			sum[i] += float64(int64(axes.Uint64())) / math.MaxInt64
+			sum[i] += 2*axes.Float64() - 1
 		}
 	}
 	length := 0.0
