@@ -99,7 +99,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 		s.Sealer.MAC(macState, []byte(state)), sealed, s.Now().Add(loginLife).Unix()); err != nil {
 		return fmt.Errorf("starting a login: %w", err)
 	}
-	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // To the provider of the configuration.
+	http.Redirect(w, r, to, http.StatusSeeOther)
 	return nil
 }
 
@@ -112,7 +112,7 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
 	}
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // To a loopback address that authorize checked.
 	return nil
 }
 

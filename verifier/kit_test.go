@@ -148,15 +148,16 @@ type arrival struct {
 
 // house is a verifier with a model server behind it.
 type house struct {
-	t     testing.TB
-	keys  *keys
-	clock *clock
-	v     *verifier.Verifier
-	url   string
-	srv   *httptest.Server
-	logs  *logs
-	path  string // Of the audit log.
-	audit *audit.Log
+	t        testing.TB
+	keys     *keys
+	clock    *clock
+	v        *verifier.Verifier
+	url      string
+	upstream string // Its URL.
+	srv      *httptest.Server
+	logs     *logs
+	path     string // Of the audit log.
+	audit    *audit.Log
 
 	mu       sync.Mutex
 	arrivals []arrival
@@ -174,6 +175,7 @@ func newHouse(t testing.TB, edits ...func(*verifier.Config)) *house {
 	}
 	up := httptest.NewServer(http.HandlerFunc(h.arrive))
 	t.Cleanup(up.Close)
+	h.upstream = up.URL
 	var err error
 	if h.audit, err = audit.Open(h.path, false); err != nil {
 		t.Fatal(err)

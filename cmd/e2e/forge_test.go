@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -21,6 +22,11 @@ type forge struct {
 	url string
 	key *ecdsa.PrivateKey
 	t   *testing.T
+
+	// login is what the token endpoint answers for a browser login that was begun
+	// with that nonce; refresh is its answer to a refresh token.
+	login   func(nonce string) map[string]any
+	refresh func() map[string]any
 }
 
 const forgeKeyID = "forge-1"
@@ -41,6 +47,19 @@ func newForge(t *testing.T) *forge {
 			"issuer": f.url, "jwks_uri": f.url + "/keys", "authorization_endpoint": f.url + "/a", "token_endpoint": f.url + "/t",
 			"id_token_signing_alg_values_supported": []string{"ES256"},
 		})
+	})
+	// Whoever comes to log in is sent back at once; the code is the nonce.
+	mux.HandleFunc("GET /a", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		http.Redirect(w, r, q.Get("redirect_uri")+"?"+url.Values{"code": {q.Get("nonce")}, "state": {q.Get("state")}}.Encode(), http.StatusFound)
+	})
+	mux.HandleFunc("POST /t", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.FormValue("grant_type") == "refresh_token" {
+			_ = json.NewEncoder(w).Encode(f.refresh())
+			return
+		}
+		_ = json.NewEncoder(w).Encode(f.login(r.FormValue("code")))
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

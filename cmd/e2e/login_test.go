@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/cookiejar"
@@ -354,4 +356,59 @@ func TestGrantLimits(t *testing.T) {
 	if wide.ExpiresIn != 600 {
 		t.Errorf("a scope of the grant wide lives %d s, want 600", wide.ExpiresIn)
 	}
+}
+
+// TestWhatALoginMustProve: the ID token that comes with a code, good and then
+// spoilt in one way a row.
+func TestWhatALoginMustProve(t *testing.T) {
+	h := startHouse(t, "  - name: forge\n", "  - name: forge\n    client_id: hourpass\n    client_secret: s\n")
+	hash := func(accessToken string) string {
+		sum := sha256.Sum256([]byte(accessToken))
+		return base64.RawURLEncoding.EncodeToString(sum[:16])
+	}
+	logIn := func(spoil claims) (*url.URL, error) {
+		h.forge.login = func(nonce string) map[string]any {
+			c := h.forge.good(h.now()).with(claims{"aud": "hourpass", "nonce": nonce, "at_hash": hash("opaque")}).with(spoil)
+			return map[string]any{"access_token": "opaque", "token_type": "Bearer", "refresh_token": "r1", "id_token": h.forge.sign(c, nil)}
+		}
+		return h.browserTo(strings.Replace(h.authorizeURL(oauth2.GenerateVerifier()), "provider=corp", "provider=forge", 1), "", "")
+	}
+	if back, err := logIn(nil); err != nil || back.Query().Get("code") == "" {
+		t.Fatalf("a good login: %v, %v", back, err)
+	}
+	for why, spoil := range map[string]claims{
+		"no nonce":                {"nonce": nil},
+		"another login's nonce":   {"nonce": "another"},
+		"another access token":    {"at_hash": hash("another")},
+		"made for another client": {"aud": "payroll"},
+		"made for exchanges":      {"aud": "tools"},
+		"expired":                 {"exp": h.now().Unix() - 1},
+		"another issuer":          {"iss": "https://evil.example"},
+		"asked for by another":    {"azp": "payroll"},
+	} {
+		if back, err := logIn(spoil); err == nil || !strings.Contains(err.Error(), "invalid_grant") {
+			t.Errorf("%s: %v, %v, want invalid_grant", why, back, err)
+		}
+	}
+
+	// At a refresh the provider names somebody else: the session ends.
+	verifier := oauth2.GenerateVerifier()
+	if _, err := logIn(nil); err != nil {
+		t.Fatal(err)
+	}
+	back, err := h.browserTo(strings.Replace(h.authorizeURL(verifier), "provider=corp", "provider=forge", 1), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l login
+	h.mustPost("/token", "", url.Values{
+		"grant_type": {"authorization_code"}, "client_id": {"hourpass-cli"}, "code": {back.Query().Get("code")}, "redirect_uri": {cliRedirect}, "code_verifier": {verifier},
+	}, &l)
+	k := h.makeKey(nil, time.Hour)
+	h.forge.refresh = func() map[string]any {
+		return map[string]any{"access_token": "opaque", "token_type": "Bearer", "id_token": h.forge.sign(h.forge.good(h.now()).with(claims{"aud": "hourpass", "sub": "grace"}), nil)}
+	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {l.Refresh}}
+	h.refused("a refresh that names somebody else", k.Secret, form, "invalid_grant", "identity")
+	h.refused("and after it", k.Secret, form, "invalid_grant", "session")
 }
