@@ -128,7 +128,7 @@ func measure(doc []byte) (bounds []string, err error) {
 	for {
 		inObject, read := d.StackIndex(d.StackDepth())
 		token, err := d.ReadToken()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
