@@ -202,6 +202,10 @@ func TestClientAddress(t *testing.T) {
 				if w.Code != row.status {
 					t.Errorf("%s: %d %s, want %d", again, w.Code, w.Body, row.status)
 				}
+				records := h.records()
+				if got := records[len(records)-1].ClientIP; strings.HasPrefix(got, "::ffff:") || got == "" && row.remote != "@" {
+					t.Errorf("the record's address is %q", got)
+				}
 				if got := len(h.arrived()); got != map[int]int{200: 1, 403: 0}[row.status] {
 					t.Errorf("%s: the upstream got %d", again, got)
 				}

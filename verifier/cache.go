@@ -47,10 +47,6 @@ func (v *Verifier) authenticate(raw string, now time.Time) (*token.Claims, error
 	if err := v.expect.Check(&claims, now); err != nil {
 		return nil, err
 	}
-	until := now.Add(v.c.CacheTTL)
-	if claims.Expires.Before(until) {
-		until = claims.Expires
-	}
-	v.seen.Add(key, verified{&claims, now, until})
+	v.seen.Add(key, verified{&claims, now, now.Add(v.c.CacheTTL)})
 	return &claims, nil
 }

@@ -127,7 +127,6 @@ func (v *Verifier) newProxy(u *upstream) *httputil.ReverseProxy {
 		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
 		Rewrite: func(p *httputil.ProxyRequest) {
 			c := p.In.Context().Value(contextKey{}).(*call)
-			p.Out.Header = p.In.Header // ReverseProxy adds some of its own, which no list has seen.
 			if c.body != nil {
 				p.Out.Body, p.Out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
 			}

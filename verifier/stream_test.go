@@ -289,6 +289,21 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
+// TestCutShort: a call that somebody in front ends is not answered 200 for want
+// of another answer.
+func TestCutShort(t *testing.T) {
+	h := newHouse(t)
+	h.answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	h.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 20*time.Millisecond)
+		defer cancel()
+		h.v.Handler().ServeHTTP(w, r.WithContext(ctx))
+	}))
+	if got := h.send(h.good()); got.err == nil {
+		t.Errorf("%d %q", got.status, got.body)
+	}
+}
+
 // TestClientStopsReading: a client that takes nothing does not hold its call for
 // ever.
 func TestClientStopsReading(t *testing.T) {
@@ -369,14 +384,17 @@ func TestResponse(t *testing.T) {
 		{"403 of its own", reply(403, "application/json", `{}`), 502, "upstream_error"},
 		{"402 of its own", reply(402, "application/json", `{}`), 502, "upstream_error"},
 		{"407", reply(407, "application/json", `{}`), 502, "upstream_error"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://internal/", 307) }, 502, "upstream_error"},
+		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://internal/")
+			reply(307, "application/json", "{}")(w, nil)
+		}, 502, "upstream_error"},
 		{"304", reply(304, "", ""), 502, "upstream_error"},
 		{"HTML", reply(200, "text/html", "<html>"), 502, "upstream_error"},
 		{"an error in HTML", reply(500, "text/html", "<html>"), 502, "upstream_error"},
 		{"no type", reply(200, "", ""), 502, "upstream_error"},
 		{"another protocol", func(w http.ResponseWriter, _ *http.Request) {
 			conn, rw, _ := http.NewResponseController(w).Hijack()
-			_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+			_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Type: application/json\r\n\r\n")
 			_ = rw.Flush()
 			conn.Close()
 		}, 502, "upstream_error"},

@@ -64,15 +64,21 @@ const modelKey = "sk-upstream-secret"
 func startHouse(t *testing.T, edits ...string) *house {
 	t.Helper()
 	h := newHouse(t)
+	h.startPrograms(edits...)
+	return h
+}
+
+// startPrograms starts issuer and verifier from nothing and waits for them.
+func (h *house) startPrograms(edits ...string) {
+	h.t.Helper()
 	h.writeConfigs(edits)
-	if err := issuerd.Init(t.Context(), h.options("issuer.yaml")); err != nil {
-		t.Fatal(err)
+	if err := issuerd.Init(h.t.Context(), h.options("issuer.yaml")); err != nil {
+		h.t.Fatal(err)
 	}
 	h.start("issuer", issuerd.Run)
 	h.start("verifier", verifierd.Run)
 	h.awaitReady(h.issuerOps)
 	h.awaitReady(h.verifierOps)
-	return h
 }
 
 // newHouse starts the toys alone and says where the programs will be.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/store"
 )
 
 // authorizePage asks /authorize with the parameters and does not follow.
@@ -151,6 +153,9 @@ func TestCallback(t *testing.T) {
 	refused("no state", edit(address, func(q url.Values) { q.Del("state") }), mine)
 	refused("an unknown state", edit(address, func(q url.Values) { q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA") }), mine)
 	refused("another browser (login CSRF)", address, newJar())
+	neighbour := newJar()
+	h.atCallback(neighbour, verifier)
+	refused("another browser, which is logging in itself", address, neighbour)
 	refused("an unknown parameter", edit(address, func(q url.Values) { q.Set("evil", "x") }), mine)
 	refused("another issuer (mix-up)", edit(address, func(q url.Values) { q.Set("iss", "https://evil.example") }), mine)
 	refused("another provider's callback", strings.Replace(address, "/callback/corp", "/callback/forge", 1), mine)
@@ -411,4 +416,32 @@ func TestWhatALoginMustProve(t *testing.T) {
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {l.Refresh}}
 	h.refused("a refresh that names somebody else", k.Secret, form, "invalid_grant", "identity")
 	h.refused("and after it", k.Secret, form, "invalid_grant", "session")
+}
+
+// TestSessionsStayInTheirRows: whoever can write into the database can't make
+// one session into another.
+func TestSessionsStayInTheirRows(t *testing.T) {
+	h := startHouse(t)
+	ada, grace := h.logIn("ada", "lovelace"), h.logIn("grace", "hopper")
+	adas, graces := h.enrol(ada, `{"grants":["faq"]}`), h.enrol(grace, `{"grants":["faq"]}`)
+	h.refresh(adas, ada.Refresh)
+	db, err := store.Open(t.Context(), filepath.Join(h.dir, "issuer.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	res, err := db.ExecContext(t.Context(), `UPDATE sessions SET sealed = (SELECT sealed FROM sessions WHERE rotated_at > 0 AND previous_mac IS NOT NULL)`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n != 2 {
+		t.Fatalf("%d sessions were changed, %v, want 2", n, err)
+	}
+	status, body := h.post("/token", graces.Secret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {grace.Refresh}})
+	if status != http.StatusInternalServerError || strings.Contains(string(body), "access_token") {
+		t.Errorf("grace's login with ada's content: %d %s, want 500", status, body)
+	}
+	if status, body := h.api(http.MethodGet, "/v1/keys", grace.Access, ""); status != http.StatusInternalServerError {
+		t.Errorf("grace lists with ada's content: %d %s, want 500", status, body)
+	}
 }

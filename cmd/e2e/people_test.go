@@ -18,8 +18,6 @@ import (
 
 	"github.com/openai/openai-go/v3"
 
-	"github.com/hourpass/hourpass/cmd/internal/issuerd"
-	"github.com/hourpass/hourpass/cmd/internal/verifierd"
 	"github.com/hourpass/hourpass/internal/peers"
 )
 
@@ -114,14 +112,7 @@ func startCorporate(t *testing.T) (*house, *peers.IdP) {
 		Accounts: map[string][]string{"alice": {"faq-users", "staff"}, "bob": {"staff"}},
 		Clients:  []peers.IdPClient{{ID: "hourpass", Secret: "corporate-secret", RedirectURIs: []string{h.issuer + "/callback/corp"}}},
 	})
-	h.writeConfigs([]string{"issuer: " + h.idpURL, "issuer: " + idp.Issuer, "client_secret: toy-secret", "client_secret: corporate-secret"})
-	if err := issuerd.Init(t.Context(), h.options("issuer.yaml")); err != nil {
-		t.Fatal(err)
-	}
-	h.start("issuer", issuerd.Run)
-	h.start("verifier", verifierd.Run)
-	h.awaitReady(h.issuerOps)
-	h.awaitReady(h.verifierOps)
+	h.startPrograms("issuer: "+h.idpURL, "issuer: "+idp.Issuer, "client_secret: toy-secret", "client_secret: corporate-secret")
 	return h, idp
 }
 

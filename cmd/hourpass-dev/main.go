@@ -33,22 +33,27 @@ func command(colour bool) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the walk, with 0 if all went as it should")
-	cmd.Flags().StringVar(&dir, "data", "", "make the fresh data directory at `DIR` (default: a temporary one)")
+	cmd.Flags().StringVar(&dir, "data", "", "make the fresh data directory at `DIR` and leave it there (default: a temporary one)")
 	cmd.AddCommand(program.VersionCommand("hourpass-dev"))
 	return cmd
 }
 
 // run is the whole program: start the twin, walk, and stay unless once.
 func run(ctx context.Context, out io.Writer, dir string, once, colour bool) (err error) {
-	dir, err = freshDir(dir)
-	if err != nil {
+	temporary := dir == ""
+	if dir, err = freshDir(dir); err != nil {
 		return err
 	}
 	t, err := start(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.stop()) }()
+	defer func() {
+		err = errors.Join(err, t.stop())
+		if temporary && err == nil { // After a failure its logs are of interest.
+			err = os.RemoveAll(dir)
+		}
+	}()
 	p := &page{out: out, colour: colour}
 	if err := walk(ctx, p, t); err != nil {
 		return err

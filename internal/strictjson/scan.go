@@ -295,7 +295,7 @@ func (n *nameSet) add(name []byte) bool {
 			*n.stack = append(*n.stack, name)
 			return true
 		}
-		n.many = make(map[string]struct{}, 4*fewNames)
+		n.many = make(map[string]struct{}, fewNames+1)
 		for _, known := range few {
 			n.many[string(known)] = struct{}{}
 		}
