@@ -30,6 +30,7 @@ test:
 
 lint: $(GOLANGCI_LINT)
 	$(GOLANGCI_LINT) run ./...
+	go mod tidy -diff
 
 fmt: $(GOFUMPT)
 	$(GOFUMPT) -w .

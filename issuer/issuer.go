@@ -168,7 +168,7 @@ func (s *Server) Ready(ctx context.Context) error {
 func (s *Server) ProvidersReady() error {
 	var down []error
 	for _, p := range s.Providers {
-		if err := p.Ready(s.Now()); err != nil {
+		if err := p.Ready(); err != nil {
 			down = append(down, err)
 		}
 	}

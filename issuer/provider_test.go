@@ -120,7 +120,7 @@ func wantDiscovery(t *testing.T, c issuer.ProviderConfig, want string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	undecided := p.Ready(time.Now())
+	undecided := p.Ready()
 	if undecided == nil {
 		t.Fatal("a provider that nobody asked is ready")
 	}
@@ -129,7 +129,7 @@ func wantDiscovery(t *testing.T, c issuer.ProviderConfig, want string) {
 	go func() { done <- p.Run(ctx, slog.New(slog.DiscardHandler)) }()
 	var got error
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if got = p.Ready(time.Now()); got == nil || got.Error() != undecided.Error() {
+		if got = p.Ready(); got == nil || got.Error() != undecided.Error() {
 			break
 		}
 	}

@@ -249,7 +249,7 @@ func (p *Provider) trustsEndpoint(endpoint string) error {
 }
 
 // Ready says why the provider can't be asked, or nil.
-func (p *Provider) Ready(time.Time) error {
+func (p *Provider) Ready() error {
 	if err := p.err.Load(); err != nil {
 		return fmt.Errorf("identity provider %s: %w", p.Name, *err)
 	}

@@ -113,6 +113,7 @@ func TestDisabledKey(t *testing.T) {
 		t.Fatalf("disabling: %d %s", status, body)
 	}
 	h.refused("a disabled key", k.Secret, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {tok.Refresh}}, "unauthorized_client", "key_not_active")
+	h.refused("a disabled key, before anything else is looked at", k.Secret, url.Values{"grant_type": {"refresh_token"}}, "unauthorized_client", "key_not_active")
 	_, body := h.api(http.MethodGet, "/v1/keys", l.Access, "")
 	var list struct{ Keys []policy.Key }
 	if err := json.Unmarshal(body, &list); err != nil || len(list.Keys) != 1 || list.Keys[0].State != policy.Disabled || list.Keys[0].DisabledReason != "lost laptop" || list.Keys[0].LastUsedAt.IsZero() {
@@ -143,6 +144,7 @@ func TestIdentityTokensThatProveNothing(t *testing.T) {
 
 	for why, token := range map[string]string{
 		"of another audience":              sign(claims{"aud": "payroll"}),
+		"of another, asked for by ours":    sign(claims{"aud": "payroll", "azp": "tools"}),
 		"of no audience":                   sign(claims{"aud": nil}),
 		"of ours and another, without azp": sign(claims{"aud": []string{"tools", "payroll"}}),
 		"of ours, asked for by another":    sign(claims{"azp": "payroll"}),

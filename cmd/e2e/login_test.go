@@ -88,7 +88,7 @@ func TestAuthorizeRefuses(t *testing.T) {
 }
 
 // atCallback logs in at the provider and stops before the issuer's callback.
-func (h *house) atCallback(jar http.CookieJar, verifier string) string {
+func (h *house) atCallback(jar http.CookieJar, provider, verifier string) string {
 	h.t.Helper()
 	var callback string
 	c := &http.Client{Jar: jar, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
@@ -99,7 +99,9 @@ func (h *house) atCallback(jar http.CookieJar, verifier string) string {
 		r.SetBasicAuth("ada", "lovelace")
 		return nil
 	}}
-	res, err := c.Get(h.issuer + "/authorize?" + authorizeQuery(oauth2.S256ChallengeFromVerifier(verifier)).Encode())
+	q := authorizeQuery(oauth2.S256ChallengeFromVerifier(verifier))
+	q.Set("provider", provider)
+	res, err := c.Get(h.issuer + "/authorize?" + q.Encode())
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -149,12 +151,12 @@ func TestCallback(t *testing.T) {
 	}
 
 	mine := newJar()
-	address := h.atCallback(mine, verifier)
+	address := h.atCallback(mine, "corp", verifier)
 	refused("no state", edit(address, func(q url.Values) { q.Del("state") }), mine)
 	refused("an unknown state", edit(address, func(q url.Values) { q.Set("state", "AAAAAAAAAAAAAAAAAAAAAAAAAA") }), mine)
 	refused("another browser (login CSRF)", address, newJar())
 	neighbour := newJar()
-	h.atCallback(neighbour, verifier)
+	h.atCallback(neighbour, "corp", verifier)
 	refused("another browser, which is logging in itself", address, neighbour)
 	refused("an unknown parameter", edit(address, func(q url.Values) { q.Set("evil", "x") }), mine)
 	refused("another issuer (mix-up)", edit(address, func(q url.Values) { q.Set("iss", "https://evil.example") }), mine)
@@ -165,14 +167,14 @@ func TestCallback(t *testing.T) {
 	refused("the state again", address, mine)
 
 	late := newJar()
-	address = h.atCallback(late, verifier)
+	address = h.atCallback(late, "corp", verifier)
 	h.pass(10 * time.Minute)
 	refused("ten minutes later", address, late)
 
 	wrongCode := newJar()
-	refused("a code that the provider does not know", edit(h.atCallback(wrongCode, verifier), func(q url.Values) { q.Set("code", "evil") }), wrongCode)
+	refused("a code that the provider does not know", edit(h.atCallback(wrongCode, "corp", verifier), func(q url.Values) { q.Set("code", "evil") }), wrongCode)
 	script := newJar()
-	refused("an error of the provider", edit(h.atCallback(script, verifier), func(q url.Values) {
+	refused("an error of the provider", edit(h.atCallback(script, "corp", verifier), func(q url.Values) {
 		q.Del("code")
 		q.Set("error", "access_denied")
 		q.Set("error_description", "<script>alert(1)</script>")
@@ -180,7 +182,7 @@ func TestCallback(t *testing.T) {
 
 	// Two tabs of one browser log in side by side.
 	tabs := newJar()
-	first, second := h.atCallback(tabs, verifier), h.atCallback(tabs, verifier)
+	first, second := h.atCallback(tabs, "corp", verifier), h.atCallback(tabs, "corp", verifier)
 	for _, address := range []string{first, second} {
 		if res := h.callback(address, tabs); res.StatusCode != http.StatusSeeOther {
 			t.Errorf("one of two tabs: %s", res.Status)
@@ -393,6 +395,18 @@ func TestWhatALoginMustProve(t *testing.T) {
 	} {
 		if back, err := logIn(spoil); err == nil || !strings.Contains(err.Error(), "invalid_grant") {
 			t.Errorf("%s: %v, %v, want invalid_grant", why, back, err)
+		}
+	}
+
+	// A provider that takes a code twice does not make a login good twice.
+	if _, err := logIn(nil); err != nil {
+		t.Fatal(err)
+	}
+	jar := newJar()
+	address := h.atCallback(jar, "forge", oauth2.GenerateVerifier())
+	for i, want := range []int{http.StatusSeeOther, http.StatusBadRequest} {
+		if res := h.callback(address, jar); res.StatusCode != want {
+			t.Errorf("visit %d of the callback: %s, want %d", i+1, res.Status, want)
 		}
 	}
 

@@ -71,6 +71,8 @@ func start(ctx context.Context, dir string) (t *twin, err error) {
 	if err != nil {
 		return nil, err
 	}
+	toyLog := slog.New(slog.NewJSONHandler(log, nil))
+	slog.SetDefault(toyLog) // The OpenID library logs there, whatever it is given.
 	idp, err := toyidp.New(toyidp.Config{
 		Issuer: t.idp,
 		Clients: []toyidp.Client{
@@ -81,7 +83,7 @@ func start(ctx context.Context, dir string) (t *twin, err error) {
 			{Subject: "ada", Username: user, Password: password, Name: "Ada Lovelace", Groups: []string{"faq-users", "everybody"}},
 			{Subject: "grace", Username: "grace", Password: "hopper", Name: "Grace Hopper", Groups: []string{"everybody"}},
 		},
-		Log: slog.New(slog.NewJSONHandler(log, nil)),
+		Log: toyLog,
 	})
 	if err != nil {
 		return nil, err

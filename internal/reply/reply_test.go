@@ -16,12 +16,13 @@ import (
 // no refusal the client sees nothing.
 func TestError(t *testing.T) {
 	cause := errors.New("the secret cause")
-	for why, row := range map[string]struct {
+	type answer struct {
 		err    error
 		status int
 		body   string
 		header [2]string
-	}{
+	}
+	for why, row := range map[string]answer{
 		"a refusal": {
 			&reply.Refusal{Status: 400, Code: "invalid_scope", Detail: "Too wide.", Decision: "D", Err: cause},
 			400, `{"decision_id":"D","error":"invalid_scope","error_description":"Too wide."}`, [2]string{"Cache-Control", "no-store"},

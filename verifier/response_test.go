@@ -1,0 +1,199 @@
+package verifier_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hourpass/hourpass/verifier"
+)
+
+func TestUpstreamDoesNotAnswer(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams[0].ResponseTimeout = 30 * time.Millisecond })
+	gone := make(chan struct{})
+	h.answer(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		close(gone)
+	})
+	got := h.send(h.good())
+	if got.status != 504 || got.failure(t).Code != "upstream_timeout" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	<-gone
+	if r := h.records(); len(r) != 1 || r[0].Reason != "upstream_slow" || r[0].Outcome != "allow" || r[0].Status != 504 || r[0].Upstream != "toy" {
+		t.Errorf("records %+v", r)
+	}
+}
+
+func TestUpstreamUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // Nobody listens there now.
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams[0].URL = "http://" + l.Addr().String() })
+	got := h.send(h.good())
+	if got.status != 502 || got.failure(t).Code != "upstream_error" || strings.Contains(got.body, l.Addr().String()) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if r := h.records(); len(r) != 1 || r[0].Reason != "upstream" || r[0].Status != 502 {
+		t.Errorf("records %+v", r)
+	}
+}
+
+// TestNeverSentTwice: a POST whose connection dies may have been paid for.
+func TestNeverSentTwice(t *testing.T) {
+	h := newHouse(t)
+	if got := h.send(h.good()); got.status != 200 { // So that there is a connection to use again.
+		t.Fatal(got)
+	}
+	h.arrived()
+	h.answer(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	r := h.good()
+	r.header.Set("Idempotency-Key", "x")
+	if got := h.send(r); got.status != 502 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if a := h.arrived(); len(a) != 1 {
+		t.Errorf("the upstream was asked %d times", len(a))
+	}
+}
+
+func TestResponse(t *testing.T) {
+	h := newHouse(t)
+	for _, row := range []struct {
+		name   string
+		answer http.HandlerFunc
+		status int
+		code   string
+	}{
+		{"401 of its own", reply(401, "application/json", `{"error":"bad key sk-upstream"}`), 502, "upstream_error"},
+		{"403 of its own", reply(403, "application/json", `{}`), 502, "upstream_error"},
+		{"402 of its own", reply(402, "application/json", `{}`), 502, "upstream_error"},
+		{"407", reply(407, "application/json", `{}`), 502, "upstream_error"},
+		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "http://internal/")
+			reply(307, "application/json", "{}")(w, nil)
+		}, 502, "upstream_error"},
+		{"304", reply(304, "", ""), 502, "upstream_error"},
+		{"HTML", reply(200, "text/html", "<html>"), 502, "upstream_error"},
+		{"an error in HTML", reply(500, "text/html", "<html>"), 502, "upstream_error"},
+		{"no type", reply(200, "", ""), 502, "upstream_error"},
+		{"another protocol", func(w http.ResponseWriter, _ *http.Request) {
+			conn, rw, _ := http.NewResponseController(w).Hijack()
+			_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Type: application/json\r\n\r\n")
+			_ = rw.Flush()
+			conn.Close()
+		}, 502, "upstream_error"},
+		{"a coding unasked", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			reply(200, "application/json", "{}")(w, nil)
+		}, 502, "upstream_error"},
+		{"a megabyte of headers", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-A", strings.Repeat("a", 1<<20))
+			reply(200, "application/json", "{}")(w, nil)
+		}, 502, "upstream_error"},
+		{"its own refusal", reply(429, "application/json", `{"error":{"code":"rate"}}`), 429, ""},
+		{"its own trouble", reply(503, "application/json; charset=utf-8", `{"error":{}}`), 503, ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			h.in(t)
+			h.answer(row.answer)
+			got := h.send(h.good())
+			if got.status != row.status {
+				t.Fatalf("%d %s %v, want %d", got.status, got.body, got.err, row.status)
+			}
+			if row.code != "" && got.failure(t).Code != row.code {
+				t.Errorf("%s, want %s", got.body, row.code)
+			}
+			if strings.Contains(got.body, "html") || strings.Contains(got.body, "internal") || strings.Contains(got.body, "sk-upstream") {
+				t.Errorf("the answer holds the upstream's words: %s", got.body)
+			}
+		})
+	}
+	if a := len(h.arrived()); a != 14 {
+		t.Errorf("the upstream was asked %d times", a)
+	}
+	for _, r := range h.records() {
+		if r.Outcome != "allow" || r.UpstreamStatus == 200 && r.Status == 200 {
+			t.Errorf("record %+v", r)
+		}
+	}
+}
+
+func reply(status int, media, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil
+		if media != "" {
+			w.Header().Set("Content-Type", media)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func TestResponseHeaders(t *testing.T) {
+	h := newHouse(t)
+	h.answer(func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range []string{
+			"Set-Cookie", "Server", "Www-Authenticate", "Location", "X-Auth-Subject", "Access-Control-Allow-Origin", "X-Request-Id", "Openai-Organization",
+			"X-Ratelimit-Remaining-Requests", "Via", "Alt-Svc", "Strict-Transport-Security", "X-Should-Retry", "Link", "Refresh", "Clear-Site-Data", "X-Powered-By",
+		} {
+			w.Header().Set(name, "evil")
+		}
+		w.Header().Set("Link", "evil")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "7")
+		w.Header().Set("Trailer", "X-Announced")
+		w.WriteHeader(429)
+		_, _ = io.WriteString(w, "{}")
+		w.Header().Set("X-Announced", "evil")
+		w.Header().Set(http.TrailerPrefix+"X-Unannounced", "evil")
+	})
+	r := h.good()
+	raw := "POST " + r.target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTE: trailers\r\nContent-Type: application/json\r\nAuthorization: " + r.header.Get("Authorization") + "\r\nContent-Length: 17\r\n\r\n{\"model\":\"small\"}"
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, raw)
+	whole, err := io.ReadAll(bufio.NewReader(conn))
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(whole), "evil") || strings.Contains(string(whole), "103") || strings.Contains(string(whole), "Trailer") || !strings.HasPrefix(string(whole), "HTTP/1.1 429 ") {
+		t.Errorf("the client got %s", whole)
+	}
+	for _, want := range []string{"Retry-After: 7\r\n", "Cache-Control: no-store\r\n", "X-Content-Type-Options: nosniff\r\n", "X-Request-Id: " + h.records()[0].Decision + "\r\n"} {
+		if !strings.Contains(string(whole), want) {
+			t.Errorf("%q is missing in %s", want, whole)
+		}
+	}
+}
+
+// TestLargeAnswer: what has a length is passed on whole, not gathered.
+func TestLargeAnswer(t *testing.T) {
+	h := newHouse(t)
+	const size = 64 << 20
+	h.answer(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		piece := make([]byte, 1<<20)
+		for range size / len(piece) {
+			_, _ = w.Write(piece)
+		}
+	})
+	res := h.open(t.Context(), h.good())
+	n, err := io.Copy(io.Discard, res.Body)
+	if n != size || err != nil || res.ContentLength != size {
+		t.Errorf("%d bytes, %v, length %d", n, err, res.ContentLength)
+	}
+}
