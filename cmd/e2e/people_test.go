@@ -90,6 +90,13 @@ func (p person) failing(args ...string) string {
 // logsIn runs "hourpass login" and walks the page that it prints in a browser.
 func (p person) logsIn(issuer string, walk func(address string)) {
 	p.t.Helper()
+	if complaint, err := p.triesToLogIn(issuer, walk); err != nil {
+		p.t.Fatalf("hourpass login: %v: %s", err, complaint)
+	}
+}
+
+func (p person) triesToLogIn(issuer string, walk func(address string)) (complaint string, err error) {
+	p.t.Helper()
 	cmd := p.command("login", "--no-browser", "--issuer", issuer)
 	var errs logs
 	cmd.Stderr = &errs
@@ -99,9 +106,8 @@ func (p person) logsIn(issuer string, walk func(address string)) {
 	address := regexp.MustCompile(`http\S+/authorize\S+`)
 	(&house{t: p.t}).await("hourpass login to print an address", func() bool { return address.MatchString(errs.String()) })
 	walk(address.FindString(errs.String()))
-	if err := cmd.Wait(); err != nil {
-		p.t.Fatalf("hourpass login: %v: %s", err, errs.String())
-	}
+	err = cmd.Wait()
+	return errs.String(), err
 }
 
 // startCorporate starts a house whose people log in at a certified identity
@@ -218,6 +224,28 @@ func TestLoopbackLogin(t *testing.T) {
 		}
 		res.Body.Close()
 	})
+	// Another issuer's answer in the browser (mix-up, RFC 9207).
+	complaint, err := ada.triesToLogIn(h.issuer, func(address string) {
+		back, err := h.walkToy(address+"&provider=corp", "ada", "lovelace")
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := back.Query()
+		q.Set("iss", "https://evil.example")
+		back.RawQuery = q.Encode()
+		res, err := http.Get(back.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	})
+	if err == nil || !strings.Contains(complaint, "without a login") {
+		t.Errorf("an answer of another issuer: %v, %q", err, complaint)
+	}
+	otherName := strings.Replace(h.issuer, "127.0.0.1", "localhost", 1)
+	if complaint := ada.failing("login", "--issuer", otherName); !strings.Contains(complaint, "calls itself") {
+		t.Errorf("an issuer that calls itself otherwise complains %q", complaint)
+	}
 	if complaint := ada.failing("login", "--issuer", "http://example.com"); !strings.Contains(complaint, "https") {
 		t.Errorf("an issuer without TLS complains %q", complaint)
 	}

@@ -25,7 +25,8 @@ func TestError(t *testing.T) {
 	for why, row := range map[string]answer{
 		"a refusal": {
 			&reply.Refusal{Status: 400, Code: "invalid_scope", Detail: "Too wide.", Decision: "D", Err: cause},
-			400, `{"decision_id":"D","error":"invalid_scope","error_description":"Too wide."}`, [2]string{"Cache-Control", "no-store"},
+			400, `{"decision_id":"D","error":"invalid_scope","error_description":"Too wide."}`,
+			[2]string{"Cache-Control", "no-store"},
 		},
 		"not authenticated": {
 			&reply.Refusal{Status: 401, Code: "invalid_token", Detail: "No."}, 401, `"invalid_token"`, [2]string{"WWW-Authenticate", `Bearer error="invalid_token"`},
