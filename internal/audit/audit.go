@@ -181,8 +181,10 @@ func (l *Log) keep(first entry) {
 	for _, e := range batch {
 		lines = append(lines, e.line...)
 	}
-	_, err := l.file.Write(lines)
-	l.torn = err != nil
+	n, err := l.file.Write(lines)
+	if n > 0 {
+		l.torn = lines[n-1] != '\n'
+	}
 	if err == nil && l.durable {
 		err = l.file.Sync()
 	}

@@ -47,6 +47,9 @@ func Until(ctx context.Context, log *slog.Logger, grace time.Duration, draining 
 			MaxHeaderBytes:    MaxHeaderBytes,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 			// No WriteTimeout: an answer may stream for as long as a model thinks.
+
+			// "OPTIONS *" is the handler's to refuse and to write down, too.
+			DisableGeneralOptionsHandler: true,
 		}
 		servers[i] = srv
 		log.Info("listening", "name", e.Name, "addr", e.Listener.Addr().String(), "tls", e.TLS != nil)

@@ -122,3 +122,24 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("while draining: %d, want 503", code)
 	}
 }
+
+// TestOptionsStar: net/http would answer it by itself.
+func TestOptionsStar(t *testing.T) {
+	url, stop := begin(t, time.Second, nil, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+	})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 418") {
+		t.Errorf("OPTIONS * is answered %q, %v, want it to reach the handler", b, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
