@@ -66,8 +66,9 @@ func (a *answer) push(write func() error) (err error) {
 	return err
 }
 
-// FlushError is what [http.ResponseController] calls. ReverseProxy would flush
-// from a goroutine of its own, while we write: for it, push has done so already.
+// FlushError is what [http.ResponseController] calls. ReverseProxy calls it after
+// each write, and from a goroutine of its own, which no watch looks after: for it,
+// push has flushed already.
 func (a *answer) FlushError() error {
 	if a.watch != nil {
 		return nil

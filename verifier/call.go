@@ -38,7 +38,7 @@ type call struct {
 // serve answers one request and keeps its record, whatever happens. A call that
 // passes goes on to then.
 func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*answer, *http.Request, *call) error) {
-	c := &call{began: v.c.Now(), unread: r}
+	c := &call{began: v.c.Now(), client: r.Context(), unread: r}
 	c.record = audit.Record{Time: c.began, Decision: audit.NewID(), Event: "call", Outcome: audit.Deny}
 	w := &answer{ResponseWriter: rw}
 	defer v.finish(w, c)
@@ -176,7 +176,7 @@ func (v *Verifier) finish(w *answer, c *call) {
 		abort = true
 	default:
 		v.c.Log.Error("panic in a call", "decision", c.record.Decision, "panic", p, "stack", string(debug.Stack()))
-		c.record.Reason = reasonInternal
+		c.note(errInternal)
 		if abort = w.status != 0; !abort {
 			v.refuse(w, c, errInternal)
 		}
@@ -186,11 +186,11 @@ func (v *Verifier) finish(w *answer, c *call) {
 	}
 	switch {
 	case errors.Is(w.failed, errClientSlow):
-		c.note("client_slow")
+		c.note(errClientSlow)
 	case w.failed != nil:
-		c.note("client_gone")
+		c.note(errClientGone)
 	case abort:
-		c.note("aborted")
+		c.note(errAborted)
 	}
 	c.record.Status, c.record.Bytes = w.status, w.bytes
 	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000

@@ -28,9 +28,8 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // clock is a wall clock that goes when told to.
 type clock struct{ atomic.Int64 }
 
-func (c *clock) now() time.Time          { return noon.Add(time.Minute + time.Duration(c.Load())) }
-func (c *clock) pass(d time.Duration)    { c.Add(int64(d)) }
-func (c *clock) set(at time.Time) *clock { c.Store(int64(at.Sub(noon.Add(time.Minute)))); return c }
+func (c *clock) now() time.Time       { return noon.Add(time.Minute + time.Duration(c.Load())) }
+func (c *clock) pass(d time.Duration) { c.Add(int64(d)) }
 
 // arrival is a request as an upstream got it.
 type arrival struct {
@@ -189,6 +188,7 @@ type response struct {
 	header http.Header
 	body   string
 	err    error // Of reading the body.
+	closes bool  // It is the connection's last.
 }
 
 func (h *house) send(r request) response {
@@ -211,7 +211,7 @@ func (h *house) send(r request) response {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	return response{res.StatusCode, res.Header, string(body), err}
+	return response{res.StatusCode, res.Header, string(body), err, res.Close}
 }
 
 var noCompression = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}
@@ -293,7 +293,7 @@ func (h *house) raw(bytes string) response {
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	return response{res.StatusCode, res.Header, string(body), err}
+	return response{res.StatusCode, res.Header, string(body), err, res.Close}
 }
 
 // logs collect what the verifier logs.

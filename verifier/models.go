@@ -57,7 +57,7 @@ func (u *upstream) fetchList(r *http.Request, c *call) (doc []byte, status int, 
 	if res.StatusCode != http.StatusOK || media != "application/json" || res.Header.Get("Content-Encoding") != "" {
 		return nil, res.StatusCode, fmt.Errorf("it answered %d %q", res.StatusCode, media)
 	}
-	doc, err = io.ReadAll(io.LimitReader(res.Body, maxList+1))
+	doc, err = io.ReadAll(io.LimitReader(res.Body, maxList)) // Of a longer one remains what is no JSON.
 	return doc, res.StatusCode, err
 }
 
@@ -122,7 +122,7 @@ func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
 	for _, l := range lists {
 		if l.err != nil {
 			failed++
-			v.c.Log.LogAttrs(c.logContext(), slog.LevelWarn, "listing an upstream's models", slog.String("decision", c.record.Decision),
+			v.c.Log.LogAttrs(c.client, slog.LevelWarn, "listing an upstream's models", slog.String("decision", c.record.Decision),
 				slog.String("upstream", l.name), slog.String("err", l.err.Error()))
 		}
 		for _, m := range l.models {
@@ -161,9 +161,6 @@ func (s source) list() (l listed) {
 	}()
 	doc, status, err := s.fetch()
 	l.status = status
-	if err == nil && len(doc) > maxList {
-		err = errTooLarge
-	}
 	if err == nil {
 		l.models, err = parseModels(doc)
 	}

@@ -64,7 +64,7 @@ func TestListFails(t *testing.T) {
 		"no objects":    reply(200, "application/json", `{"data":["small"]}`),
 		"far too large": reply(200, "application/json", `{"data":[],"x":"`+strings.Repeat("x", 9<<20)+`"}`),
 		"far too many":  reply(200, "application/json", `{"data":[`+strings.Repeat("{},", 20_000)+`{"id":"small"}]}`),
-		"a redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v1/other", 302) },
+		"a redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v1/other", http.StatusFound) },
 		"half an answer": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")
 			reply(200, "application/json", `{"data":`)(w, nil)

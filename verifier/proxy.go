@@ -24,7 +24,7 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 		return errNoUpstream
 	}
 	c.record.Upstream = c.upstream.Name
-	c.client, c.answer = r.Context(), w
+	c.answer = w
 	ctx, cancel := context.WithCancelCause(c.client)
 	defer cancel(nil)
 	c.watch = newWatch(w.ResponseWriter, cancel)

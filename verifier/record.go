@@ -100,11 +100,3 @@ func (k *records) mend() error {
 	}
 	return nil
 }
-
-// logContext is for log handlers that take values from a context. It never ends.
-func (c *call) logContext() context.Context {
-	if c.client != nil {
-		return context.WithoutCancel(c.client)
-	}
-	return context.Background()
-}

@@ -39,6 +39,7 @@ var (
 	errUpstreamIdle    = errors.New("the model server stopped within its answer")
 	errClientGone      = errors.New("the client left before the end of the answer")
 	errClientSlow      = errors.New("the client stopped reading the answer")
+	errAborted         = errors.New("the call was given up")
 	errAudit           = errors.New("the audit cannot be kept")
 	errInternal        = errors.New("internal error")
 )
@@ -59,7 +60,6 @@ const (
 	invalidToken      = "invalid_token"
 	insufficientScope = "insufficient_scope"
 	noError           = "none"
-	reasonInternal    = "internal"
 )
 
 var refusals = []refusal{
@@ -107,8 +107,9 @@ var refusals = []refusal{
 	{errUpstreamIdle, 504, "upstream_timeout", "upstream_idle", "", "The model server stopped within its answer."},
 	{errClientGone, statusClientGone, "client_gone", "client_gone", "", "The client left."},
 	{errClientSlow, statusClientGone, "client_slow", "client_slow", "", "The client stopped reading."},
+	{errAborted, statusClientGone, "aborted", "aborted", "", "The call was given up."},
 	{errAudit, 503, "audit_unavailable", "audit", "", "Calls cannot be written down at the moment, so none is let through."},
-	{errInternal, 500, "internal_error", reasonInternal, "", "Something went wrong on our side."},
+	{errInternal, 500, "internal_error", "internal", "", "Something went wrong on our side."},
 }
 
 // A denial is a reason with what this one case adds to it.
@@ -161,9 +162,9 @@ const retryAfter = "5"
 // refuse answers with err, in the dialect of the route, and notes it.
 func (v *Verifier) refuse(w *answer, c *call, err error) {
 	r, d := lookUp(err)
-	c.note(r.reason)
+	c.note(err)
 	if r.status >= http.StatusInternalServerError {
-		v.c.Log.LogAttrs(c.logContext(), slog.LevelWarn, "a call failed", slog.String("decision", c.record.Decision),
+		v.c.Log.LogAttrs(c.client, slog.LevelWarn, "a call failed", slog.String("decision", c.record.Decision),
 			slog.String("route", c.record.Route), slog.String("upstream", c.record.Upstream), slog.String("err", err.Error()))
 	}
 	if r.status == statusClientGone || w.status != 0 {
@@ -217,10 +218,12 @@ func (r *refusal) authenticate(d *denial, message string) string {
 	return challenge
 }
 
-// note keeps the first reason: later ones follow from it.
-func (c *call) note(reason string) {
+// note writes down why a call did not end well. The first reason stands: later
+// ones follow from it.
+func (c *call) note(err error) {
 	if c.record.Reason == "" {
-		c.record.Reason = reason
+		r, _ := lookUp(err)
+		c.record.Reason = r.reason
 	}
 }
 

@@ -20,7 +20,7 @@ func TestTarget(t *testing.T) {
 				raw += "Authorization: Bearer " + h.keys.token() + "\r\n"
 			}
 			got := h.raw(raw + "\r\n{\"model\":\"small\"}")
-			if got.status != 400 || got.header.Get("Location") != "" {
+			if got.status != 400 || got.header.Get("Location") != "" || !got.closes {
 				t.Errorf("%s = %d %s", target, got.status, got.body)
 			}
 		}

@@ -54,7 +54,7 @@ func (s *stream) broken(timeout error) error {
 		why = timeout
 	}
 	r, d := lookUp(why)
-	s.call.note(r.reason)
+	s.call.note(why)
 	if !s.events || r.status == statusClientGone {
 		return why // The connection is cut: half an answer must not look like a whole one.
 	}
