@@ -127,10 +127,16 @@ func (v *Verifier) newProxy(u *upstream) *httputil.ReverseProxy {
 		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
 		Rewrite: func(p *httputil.ProxyRequest) {
 			c := p.In.Context().Value(contextKey{}).(*call)
-			if c.body != nil {
-				p.Out.Body, p.Out.ContentLength = io.NopCloser(bytes.NewReader(c.body)), int64(len(c.body))
+			if c.body == nil {
+				return
 			}
-			p.Out.GetBody = nil // A call may have been paid for when its connection dies: never send it twice.
+			// With GetBody, the transport sends a call again of which not a byte went
+			// out, because an idle connection turned out to be closed. One that may
+			// have been executed it never sends twice: POST is not idempotent, and no
+			// Idempotency-Key, which would say otherwise, passes the list of headers.
+			p.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
+			p.Out.Body, _ = p.Out.GetBody()
+			p.Out.ContentLength = int64(len(c.body))
 		},
 		ModifyResponse: func(res *http.Response) error {
 			return res.Request.Context().Value(contextKey{}).(*call).accept(res)
