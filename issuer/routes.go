@@ -6,8 +6,8 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/internal/reqtarget"
 	"github.com/hourpass/hourpass/internal/serve"
-	"github.com/hourpass/hourpass/internal/target"
 )
 
 // routes is the whole surface of the issuer, one block per level of trust.
@@ -43,7 +43,7 @@ func (s *Server) routes() http.Handler {
 		return &reply.Refusal{Status: http.StatusMethodNotAllowed, Code: "invalid_request", Detail: "This endpoint does not take that method."}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if _, _, err := target.Split(req.RequestURI); err != nil {
+		if _, _, err := reqtarget.Split(req.RequestURI); err != nil {
 			reply.Error(s.Log, w, req, &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_request", Detail: "The request target is not in canonical form.", Err: err})
 			return
 		}

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
-	"github.com/hourpass/hourpass/internal/target"
+	"github.com/hourpass/hourpass/internal/reqtarget"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
@@ -60,7 +60,7 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 		c.record.ClientIP = client.String()
 	}
 	// Before any router: each reads an unclean path in its own way.
-	path, query, err := target.Split(r.RequestURI)
+	path, query, err := reqtarget.Split(r.RequestURI)
 	if err != nil || r.URL.Path != path {
 		return errTarget // Not as it came, perhaps: behind http.StripPrefix two paths are left.
 	}

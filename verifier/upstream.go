@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hourpass/hourpass/internal/target"
+	"github.com/hourpass/hourpass/internal/reqtarget"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
@@ -137,7 +137,7 @@ func newUpstream(u Upstream) (*upstream, error) {
 	want(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Hostname() != "" && base.User == nil &&
 		base.RawQuery == "" && base.Fragment == "", "its URL is not an http or https URL without user, query and fragment")
 	if err == nil {
-		_, _, err := target.Split("/" + strings.TrimPrefix(base.EscapedPath(), "/"))
+		_, _, err := reqtarget.Split("/" + strings.TrimPrefix(base.EscapedPath(), "/"))
 		want(err == nil, "its URL's path is not canonical")
 		want(!strings.HasSuffix(base.Path, "/v1"), "its URL ends in /v1, which is appended to it")
 	}

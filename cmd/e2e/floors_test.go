@@ -13,7 +13,7 @@ const module = "github.com/hourpass/hourpass/"
 // which.
 var ground = map[string][]string{
 	"internal/strictjson": {},
-	"internal/target":     {},
+	"internal/reqtarget":  {},
 	"internal/audit":      {},
 	"internal/seal":       {},
 	"internal/config":     {"yaml"},

@@ -1,4 +1,4 @@
-package target_test
+package reqtarget_test
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hourpass/hourpass/internal/target"
+	"github.com/hourpass/hourpass/internal/reqtarget"
 )
 
 func TestSplit(t *testing.T) {
@@ -20,7 +20,7 @@ func TestSplit(t *testing.T) {
 		{"/a?b?c", "/a", "b?c"},
 		{"/...", "/...", ""},
 	} {
-		if p, q, err := target.Split(row.in); err != nil || p != row.path || q != row.query {
+		if p, q, err := reqtarget.Split(row.in); err != nil || p != row.path || q != row.query {
 			t.Errorf("Split(%q) = %q, %q, %v, want %q, %q", row.in, p, q, err, row.path, row.query)
 		}
 	}
@@ -32,9 +32,9 @@ func TestSplit(t *testing.T) {
 		"empty segment": "/v1//models", "empty first segment": "//v1/models", "slash at the end": "/v1/models/",
 		"backslash": `/v1\models`, "parameters": "/v1;a=b/models", "fragment": "/v1/models#x", "fragment in the query": "/v1?a#x",
 		"space": "/v1/mod els", "tab": "/v1\tmodels", "not ASCII": "/v1/mod\u00e9ls", "NUL": "/v1\x00", "CR LF in the query": "/v1?a\r\nb",
-		"semicolon in the query": "/v1?a=1;b=2", "backslash in the query": `/v1?a=\`, "long": "/" + strings.Repeat("a", target.MaxBytes),
+		"semicolon in the query": "/v1?a=1;b=2", "backslash in the query": `/v1?a=\`, "long": "/" + strings.Repeat("a", reqtarget.MaxBytes),
 	} {
-		if p, q, err := target.Split(bad); !errors.Is(err, target.ErrNotCanonical) {
+		if p, q, err := reqtarget.Split(bad); !errors.Is(err, reqtarget.ErrNotCanonical) {
 			t.Errorf("%s: Split(%q) = %q, %q, %v, want ErrNotCanonical", why, bad, p, q, err)
 		}
 	}
@@ -45,7 +45,7 @@ func TestSplit(t *testing.T) {
 func FuzzSplit(f *testing.F) {
 	f.Add("/v1/chat/completions?a=b")
 	f.Fuzz(func(t *testing.T, in string) {
-		p, q, err := target.Split(in)
+		p, q, err := reqtarget.Split(in)
 		if err != nil {
 			return
 		}

@@ -1,8 +1,8 @@
-// Package target decides whether a request-target means one thing only. A
+// Package reqtarget decides whether a request-target means one thing only. A
 // router that cleans paths, a proxy that decodes them and an upstream that does
 // both can each read another path out of an ambiguous one; whoever decides by
 // the path must refuse what they could differ on, before any of them sees it.
-package target
+package reqtarget
 
 import (
 	"errors"
