@@ -21,34 +21,34 @@ import (
 	"github.com/hourpass/hourpass/internal/peers"
 )
 
-// binaries builds the programs, once for all tests, and returns their folder.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "hourpass-bin-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "../hourpass", "../hourpass-issuer", "../hourpass-verifier").CombinedOutput()
-	if err != nil {
-		return "", errors.Join(err, errors.New(string(out)))
-	}
-	return dir, nil
-})
+// binDir is where the programs are built, for all tests.
+var binDir string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, err := binaries(); err == nil {
-		_ = os.RemoveAll(dir)
+	var err error
+	if binDir, err = os.MkdirTemp("", "hourpass-bin-"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(binDir) // It is in the folder for such things.
 	os.Exit(code)
 }
 
+// build builds the programs, when the first test wants one.
+var build = sync.OnceValue(func() error {
+	out, err := exec.Command("go", "build", "-o", binDir+"/", "../hourpass", "../hourpass-issuer", "../hourpass-verifier").CombinedOutput()
+	if err != nil {
+		return errors.Join(err, errors.New(string(out)))
+	}
+	return nil
+})
+
 func binary(t *testing.T, name string) string {
 	t.Helper()
-	dir, err := binaries()
-	if err != nil {
+	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(dir, name)
+	return filepath.Join(binDir, name)
 }
 
 // person is somebody at a terminal, with a home of their own.
