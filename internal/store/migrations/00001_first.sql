@@ -33,6 +33,7 @@ CREATE TABLE logins (
     sealed     BLOB NOT NULL,            -- nonce, PKCE verifier and what the client asked for
     expires_at BIGINT NOT NULL
 );
+CREATE INDEX logins_end ON logins (expires_at);
 
 -- A finished login of a person; its refresh token rotates at each use.
 CREATE TABLE sessions (
@@ -52,6 +53,9 @@ CREATE TABLE sessions (
     ends_at        BIGINT NOT NULL,
     ended          INTEGER NOT NULL
 );
+CREATE INDEX sessions_access ON sessions (access_mac);
+CREATE INDEX sessions_refresh ON sessions (refresh_mac);
+CREATE INDEX sessions_previous ON sessions (previous_mac);
 CREATE INDEX sessions_end ON sessions (ends_at);
 
 -- Identity tokens that were exchanged. Each is good for one token.
