@@ -17,6 +17,7 @@ type answer struct {
 	status int   // 0 until there is one.
 	bytes  int64 // Of the body.
 	failed error // Of writing.
+	last   bool  // The connection ends with it.
 
 	// Of an upstream's answer only.
 	watch *watch
@@ -31,6 +32,9 @@ func (a *answer) WriteHeader(status int) {
 		return
 	}
 	a.status = status
+	if a.last {
+		a.Header().Set("Connection", "close")
+	}
 	a.ResponseWriter.WriteHeader(status)
 	if a.eager {
 		_ = a.push(nil) // The next write says so too.

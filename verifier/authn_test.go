@@ -142,7 +142,8 @@ func TestTokenRefused(t *testing.T) {
 			h.in(t)
 			r := h.good()
 			r.header.Set("Authorization", "Bearer "+row.token)
-			got := h.refused(r, 401, row.code, row.reason)
+			h.refused(r, 401, row.code, row.reason)
+			got := h.refused(r, 401, row.code, row.reason) // Refused once, it is not remembered as good.
 			if retry := got.header.Get("X-Should-Retry"); (retry == "true") != (row.reason == "expired") {
 				t.Errorf("X-Should-Retry %q", retry)
 			}
@@ -203,7 +204,7 @@ func TestClientAddress(t *testing.T) {
 					t.Errorf("%s: %d %s, want %d", again, w.Code, w.Body, row.status)
 				}
 				records := h.records()
-				if got := records[len(records)-1].ClientIP; strings.HasPrefix(got, "::ffff:") || got == "" && row.remote != "@" {
+				if got := records[len(records)-1].ClientIP; strings.HasPrefix(got, "::ffff:") || (got == "") != (row.remote == "@") {
 					t.Errorf("the record's address is %q", got)
 				}
 				if got := len(h.arrived()); got != map[int]int{200: 1, 403: 0}[row.status] {
@@ -211,6 +212,65 @@ func TestClientAddress(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAlphabet: what is no base64url is not looked at any further.
+func TestAlphabet(t *testing.T) {
+	h := newHouse(t)
+	tok := h.keys.token()
+	for c := range 256 {
+		b := byte(c)
+		if b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '-' || b == '_' {
+			continue
+		}
+		for _, spoiled := range []string{tok + string([]byte{b}), string([]byte{b}) + tok, tok[:20] + string([]byte{b}) + tok[21:]} {
+			if w := record(h.v.Handler(), newRequest("POST", "/v1/chat/completions", `{"model":"small"}`, spoiled)); w.Code != 401 {
+				t.Errorf("with byte %#x: %d %s", b, w.Code, w.Body)
+			}
+		}
+	}
+	for _, r := range h.records() {
+		if r.Reason != "malformed" {
+			t.Errorf("record %+v, want malformed", r)
+		}
+	}
+	if n := h.keys.verified.Load(); n != 0 || len(h.arrived()) != 0 {
+		t.Errorf("the keys were asked %d times", n)
+	}
+}
+
+// TestSizeOfToken: the longest that is looked at, and one byte more.
+func TestSizeOfToken(t *testing.T) {
+	h := newHouse(t)
+	tok := h.keys.token()
+	for size, reason := range map[int]string{token.MaxBytes: "signature", token.MaxBytes + 1: "size"} {
+		r := h.good()
+		r.header.Set("Authorization", "Bearer "+tok+strings.Repeat("A", size-len(tok)))
+		h.refused(r, 401, "invalid_token", reason)
+	}
+}
+
+// TestAddressIsOfTheCall: a token that is known is judged by where each call
+// comes from, not by where the first one did.
+func TestAddressIsOfTheCall(t *testing.T) {
+	h := newHouse(t)
+	tok := h.keys.token(func(c *token.Claims) { c.IP = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	for _, step := range []struct {
+		remote string
+		status int
+	}{{"10.1.2.3:1", 200}, {"11.1.2.3:1", 403}, {"10.1.2.4:1", 200}, {"[2001:db8::1]:1", 403}} {
+		r := newRequest("POST", "/v1/chat/completions", `{"model":"small"}`, tok)
+		r.RemoteAddr = step.remote
+		if w := record(h.v.Handler(), r); w.Code != step.status {
+			t.Errorf("from %s: %d %s, want %d", step.remote, w.Code, w.Body, step.status)
+		}
+	}
+	if n := h.keys.verified.Load(); n != 1 {
+		t.Errorf("the keys were asked %d times, want once", n)
+	}
+	if r := h.records(); r[1].Reason != "ip" || r[1].Identity != "corp:ada" {
+		t.Errorf("record %+v", r[1])
 	}
 }
 

@@ -3,6 +3,7 @@ package verifier_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,9 +26,10 @@ func TestBodyForwarded(t *testing.T) {
 		{"an escaped slash", "/v1/embeddings", `{"model":"team\/e5"}`, `{"model":"team/e5"}`},
 		{"the model elsewhere too", "/v1/chat/completions", `{"messages":[{"model":"large"}],"model":"small"}`, `{"messages":[{"model":"large"}],"model":"small"}`},
 		{
-			"null for what may be absent", "/v1/responses", `{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false}`,
-			`{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false}`,
+			"null for what may be absent", "/v1/responses", `{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false,"stream_options":null}`,
+			`{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false,"stream_options":null}`,
 		},
+		{"null for the background", "/v1/responses", `{"model":"small","background":null}`, `{"model":"small","background":null}`},
 		{"a prompt, of completions", "/v1/completions", `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`, `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`},
 		{"names that are only near", "/v1/chat/completions", `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`, `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`},
 		{"names with signs", "/v1/chat/completions", `{"model":"small","\u0061\"\\\u0001b":1}`, `{"model":"small","a\"\\\u0001b":1}`},
@@ -107,6 +109,8 @@ func TestBodyRefused(t *testing.T) {
 		{"provider", chat, `{"model":"small","provider":{"order":["x"]}}`, 400, "invalid_parameter", "member"},
 		{"another's response", "/v1/responses", `{"model":"small","previous_response_id":"resp_1"}`, 400, "invalid_parameter", "member"},
 		{"another's conversation", "/v1/responses", `{"model":"small","conversation":{"id":"conv_1"}}`, 400, "invalid_parameter", "member"},
+		{"in the background, as a string", "/v1/responses", `{"model":"small","background":"true"}`, 400, "invalid_parameter", "member"},
+		{"in the background, as a number", "/v1/responses", `{"model":"small","background":1}`, 400, "invalid_parameter", "member"},
 		{"in the background", "/v1/responses", `{"model":"small","background":true}`, 400, "invalid_parameter", "member"},
 		{"a stored prompt", "/v1/responses", `{"model":"small","prompt":{"id":"pmpt_1"}}`, 400, "invalid_parameter", "member"},
 		{"a name refused, in capitals", "/v1/responses", `{"model":"small","Prompt":{"id":"pmpt_1"}}`, 400, "invalid_parameter", "member_name"},
@@ -123,6 +127,43 @@ func TestBodyRefused(t *testing.T) {
 				t.Errorf("challenge %q", got.header.Get("WWW-Authenticate"))
 			}
 		})
+	}
+}
+
+// TestSecondWays: every name by which some server could be sent to another model
+// or place, or to what others left there. Null says nothing, as if it was absent.
+func TestSecondWays(t *testing.T) {
+	h := newHouse(t)
+	const chat, responses = "/v1/chat/completions", "/v1/responses"
+	for names, targets := range map[string][]string{
+		`models model_id model_name model_list engine deployment deployment_id preset
+		fallbacks fallback_models context_window_fallbacks content_policy_fallbacks
+		lora lora_name lora_request adapter adapter_id
+		api_base base_url api_key api_version organization custom_llm_provider provider providers
+		route router user_config kv_transfer_params
+		extra_body extra_headers extra_query headers id_slot slot_id conversation_id`: {chat, "/v1/completions", responses},
+		`previous_response_id conversation prompt`: {responses},
+	} {
+		for _, target := range targets {
+			for _, name := range strings.Fields(names) {
+				r := h.good()
+				r.target = target
+				for _, value := range []string{`"x"`, `["x"]`, `{"x":1}`, `1`, `false`, `""`} {
+					r.body = `{"model":"small","` + name + `":` + value + `}`
+					if got := h.send(r); got.status != 400 || got.failure(t).Code != "invalid_parameter" || !strings.Contains(got.failure(t).Message, `"`+name+`"`) {
+						t.Errorf("%s %s = %d %s", target, r.body, got.status, got.body)
+					}
+				}
+				if a := h.arrived(); len(a) > 0 {
+					t.Fatalf("the upstream got %+v", a)
+				}
+				r.body = `{"model":"small","` + name + `":null}`
+				if got := h.send(r); got.status != 200 {
+					t.Errorf("%s %s = %d %s", target, r.body, got.status, got.body)
+				}
+				h.arrived()
+			}
+		}
 	}
 }
 
@@ -157,6 +198,9 @@ func TestNothingIsEchoed(t *testing.T) {
 	if strings.Contains(h.logs.String(), "evil") {
 		t.Errorf("logs: %s", h.logs)
 	}
+	if written, err := os.ReadFile(h.path); err != nil || strings.Contains(string(written), "evil") {
+		t.Errorf("audit: %s, %v", written, err)
+	}
 }
 
 func TestConfusableNames(t *testing.T) {
@@ -165,7 +209,7 @@ func TestConfusableNames(t *testing.T) {
 		"Model": "case", "MODEL": "case", "mODEL": "case", "max_to\u212aens": "Kelvin sign", "\u017ftream": "long s", "be\u017ft_of": "long s",
 		"model ": "space", " model": "space", "model\t": "tab", "model\n": "line feed", "mo del": "space within", "model\u00a0": "no-break space",
 		"model\u200b": "zero-width space", "\ufeffmodel": "BOM", "mod\u00adel": "soft hyphen", "model\u0000": "NUL", "model\u007f": "DEL",
-		"model\u2060": "word joiner", "model\ufe0f": "variation selector", "model\u034f": "grapheme joiner", "model\u3164": "Hangul filler",
+		"model\u2060": "word joiner", "model\ufe0f": "variation selector", "model\u034f": "grapheme joiner", "model\u3164": "Hangul filler", "model\u2800": "Braille blank",
 		"\uff4dodel": "fullwidth", "Fallbacks": "a refused name", "EXTRA_BODY": "a refused name", "\u200b\u200bMa\u200bx_Tokens": "several",
 		"model" + strings.Repeat("\u200b", 5000): "many unseen", "model\U000e0041": "tag",
 	} {
@@ -192,7 +236,11 @@ func TestContentType(t *testing.T) {
 		{[]string{"application/json"}, true},
 		{[]string{"application/json; charset=utf-8"}, true},
 		{[]string{"Application/JSON;charset=\"UTF-8\""}, true},
+		{[]string{"application/json;"}, true},
 		{nil, false},
+		{[]string{""}, false},
+		{[]string{"application/json; charset"}, false},
+		{[]string{"application/json; charset=utf-8; charset"}, false},
 		{[]string{"text/plain"}, false},
 		{[]string{"application/vnd.api+json"}, false},
 		{[]string{"application/x-www-form-urlencoded"}, false},
@@ -245,6 +293,7 @@ func TestBodyOnTheWire(t *testing.T) {
 		status      int
 	}{
 		{"chunks of a byte, of just the size", chunked(exact), 200},
+		{"a length of just the size", head + "Content-Length: 100\r\n\r\n" + exact, 200},
 		{"one byte more", chunked(strings.Replace(exact, "x", "xx", 1)), 413},
 		{"an announced length that is too large", head + "Content-Length: 101\r\n\r\n", 413},
 		{"a body that does not arrive", head + "Content-Length: 50\r\n\r\n{", 408},

@@ -40,7 +40,10 @@ type call struct {
 func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*answer, *http.Request, *call) error) {
 	c := &call{began: v.c.Now(), client: r.Context(), unread: r}
 	c.record = audit.Record{Time: c.began, Decision: audit.NewID(), Event: "call", Outcome: audit.Deny}
-	w := &answer{ResponseWriter: rw}
+	// A length beside chunks is ignored by net/http, and taken away before we could
+	// see it. Something in front may have gone by it and have another idea of where
+	// the next request begins, so there is none (RFC 9112, section 6.3).
+	w := &answer{ResponseWriter: rw, last: r.TransferEncoding != nil}
 	defer v.finish(w, c)
 	err := v.decide(w, r, c)
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -246,8 +247,15 @@ func (h *house) refused(r request, status int, code, reason string) response {
 		h.t.Fatalf("%s %s = %d %s %v, want %d", r.method, r.target, got.status, got.body, got.err, status)
 	}
 	f := got.failure(h.t)
-	if f.Code != code || f.Message == "" || f.Type == "" || f.Param != nil {
-		h.t.Errorf("%s %s = %+v, want code %s", r.method, r.target, f, code)
+	if want := errorType(status); f.Code != code || f.Message == "" || f.Type != want || f.Param != nil {
+		h.t.Errorf("%s %s = %+v, want code %s, type %s", r.method, r.target, f, code, want)
+	}
+	for _, values := range r.header {
+		for _, v := range values {
+			if _, tok, _ := strings.Cut(v, "."); len(tok) > 40 && strings.Contains(got.body+fmt.Sprint(got.header), tok) {
+				h.t.Errorf("%s %s = %s %v, with the credential in it", r.method, r.target, got.body, got.header)
+			}
+		}
 	}
 	if f.Decision == "" || f.Decision != got.header.Get("X-Request-Id") {
 		h.t.Errorf("decision %q, X-Request-Id %q, want them alike", f.Decision, got.header.Get("X-Request-Id"))
@@ -260,6 +268,18 @@ func (h *house) refused(r request, status int, code, reason string) response {
 		h.t.Errorf("a refusal with headers %v", got.header)
 	}
 	return got
+}
+
+func errorType(status int) string {
+	switch {
+	case status >= 500:
+		return "server_error"
+	case status == 401:
+		return "authentication_error"
+	case status == 403:
+		return "permission_error"
+	}
+	return "invalid_request_error"
 }
 
 func (h *house) denied(before int, decision string, status int, reason string) {

@@ -98,6 +98,67 @@ func TestMiddlewareLists(t *testing.T) {
 	}
 }
 
+// TestMiddlewareStreams: what a handler flushes goes out, and a client that leaves
+// is told to the handler and written down.
+func TestMiddlewareStreams(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams = nil })
+	more, ended := make(chan func(http.ResponseWriter)), make(chan error, 1)
+	h.serve(h.v.Middleware(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for flush := range more {
+			_, _ = io.WriteString(w, "word")
+			flush(w)
+		}
+		for { // Until somebody says that it is in vain.
+			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+				ended <- err
+				return
+			}
+		}
+	})))
+	flushes := []func(http.ResponseWriter){
+		func(w http.ResponseWriter) { w.(http.Flusher).Flush() },
+		func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() },
+	}
+	go func() { more <- flushes[0] }()
+	res := h.open(t.Context(), h.good())
+	for i, next := range []func(http.ResponseWriter){flushes[1], nil} {
+		word := make([]byte, 4)
+		if _, err := io.ReadFull(res.Body, word); err != nil || string(word) != "word" {
+			t.Fatalf("word %d is %q, %v", i, word, err)
+		}
+		if next != nil {
+			more <- next
+		}
+	}
+	close(more)
+	res.Body.Close()
+	if err := <-ended; err == nil {
+		t.Error("the handler writes to nobody")
+	}
+	h.srv.Close()
+	if r := h.records(); len(r) != 1 || r[0].Reason != "client_gone" || r[0].Outcome != "allow" || r[0].Status != 200 {
+		t.Errorf("records %+v", r)
+	}
+}
+
+// TestMiddlewareGets: a call without a body reaches the handler without one.
+func TestMiddlewareGets(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams = nil })
+	h.serve(h.v.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if len(body) > 0 || err != nil || r.ContentLength != 0 || r.Header["Content-Type"] != nil || r.Header["Content-Length"] != nil || r.URL.Path != "/v1/models/small" {
+			t.Errorf("the handler got %s %v, %q, %v", r.URL, r.Header, body, err)
+		}
+		reply(200, "application/json", "{}")(w, r)
+	})))
+	r := h.good()
+	r.method, r.target, r.body = "GET", "/v1/models/small", ""
+	r.header.Del("Content-Type")
+	if got := h.send(r); got.status != 200 || got.body != "{}" {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
 func TestMiddlewareSaysNothing(t *testing.T) {
 	h := newHouse(t, func(c *verifier.Config) { c.Upstreams = nil })
 	h.serve(h.v.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))

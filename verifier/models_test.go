@@ -24,7 +24,7 @@ func TestListIsFiltered(t *testing.T) {
 		{"id":"small","object":"model","created":1700000000,"owned_by":"us","root":"/models/small","permission":[{"id":"p"}]},
 		{"id":"large","created":1},{"id":"team/e5"},{"id":"team/e5/lora"},{"id":"small"},{"id":"bad name"},{"id":7},{},{"id":"<b>","owned_by":"x"},
 		{"id":"team/x","created":"1","owned_by":"`+strings.Repeat("x", 101)+`"}]}`))
-	for _, row := range []struct {
+	for i, row := range []struct {
 		name   string
 		scopes []string
 		want   string
@@ -35,6 +35,13 @@ func TestListIsFiltered(t *testing.T) {
 		{"none of them", []string{"chat:other"}, ``},
 	} {
 		got := h.list(row.scopes...)
+		for name, want := range map[string]string{
+			"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Length": fmt.Sprint(len(got.body)), "X-Request-Id": h.records()[i].Decision,
+		} {
+			if got.header.Get(name) != want {
+				t.Errorf("%s: %s %q, want %q", row.name, name, got.header.Get(name), want)
+			}
+		}
 		if want := `{"object":"list","data":[` + row.want + `]}`; got.status != 200 || got.body != want || got.header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %d %s, want %s", row.name, got.status, got.body, want)
 		}
@@ -46,7 +53,7 @@ func TestListIsFiltered(t *testing.T) {
 		onlyAllowed(t, a)
 	}
 	records := h.records()
-	if len(records) != 4 || records[0].Route != "GET /v1/models" || records[0].Upstream != "toy" || records[0].UpstreamStatus != 200 || records[0].Outcome != "allow" {
+	if len(records) != 4 || records[0].Route != "GET /v1/models" || records[0].Action != "models" || records[0].Upstream != "toy" || records[0].UpstreamStatus != 200 || records[0].Outcome != "allow" {
 		t.Errorf("records %+v", records)
 	}
 }
@@ -65,6 +72,10 @@ func TestListFails(t *testing.T) {
 		"far too large": reply(200, "application/json", `{"data":[],"x":"`+strings.Repeat("x", 9<<20)+`"}`),
 		"far too many":  reply(200, "application/json", `{"data":[`+strings.Repeat("{},", 20_000)+`{"id":"small"}]}`),
 		"a redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/v1/other", http.StatusFound) },
+		"a coding unasked": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			reply(200, "application/json", `{"data":[{"id":"small"}]}`)(w, nil)
+		},
 		"half an answer": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")
 			reply(200, "application/json", `{"data":`)(w, nil)
@@ -75,7 +86,7 @@ func TestListFails(t *testing.T) {
 			t.Errorf("%s: %d %.200s", name, got.status, got.body)
 		}
 	}
-	if n := len(h.arrived()); n != 12 {
+	if n := len(h.arrived()); n != 13 {
 		t.Errorf("the upstream was asked %d times", n)
 	}
 }
@@ -110,8 +121,19 @@ func TestListOfSeveral(t *testing.T) {
 	if got.status != 200 || got.body != want {
 		t.Errorf("%d %s, want %s", got.status, got.body, want)
 	}
+	if r := h.records(); len(r) != 1 || r[0].Upstream != "" || r[0].UpstreamStatus != 0 || r[0].Outcome != "allow" {
+		t.Errorf("the record of several names one: %+v", r)
+	}
 	if !strings.Contains(h.logs.String(), "upstream=dead") {
 		t.Errorf("nothing is logged about the dead one: %s", h.logs)
+	}
+}
+
+// TestListOfNone: without an upstream there is nothing to fail.
+func TestListOfNone(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams = nil })
+	if got := h.list("chat:small"); got.status != 200 || got.body != `{"object":"list","data":[]}` {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 

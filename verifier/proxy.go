@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -187,10 +188,13 @@ func checkResponse(res *http.Response) (media string, err error) {
 	case status < http.StatusOK, status >= 300 && status < 400:
 		// Neither another protocol nor another place.
 		return "", fmt.Errorf("%w: it answered %d", errUpstream, status)
-	case len(res.Header["Content-Encoding"]) > 0 && !strings.EqualFold(res.Header.Get("Content-Encoding"), "identity"):
+	case slices.ContainsFunc(res.Header["Content-Encoding"], func(coding string) bool { return !strings.EqualFold(coding, "identity") }):
 		return "", fmt.Errorf("%w: its answer has a content encoding that was not asked for", errUpstream)
 	}
-	media, _, err = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	types := res.Header["Content-Type"]
+	if len(types) == 1 { // Of two, a browser may take the other.
+		media, _, err = mime.ParseMediaType(types[0])
+	}
 	if err != nil || media != "application/json" && media != "text/event-stream" {
 		return "", fmt.Errorf("%w: it answered %d with neither JSON nor events", errUpstream, status)
 	}

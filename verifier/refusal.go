@@ -193,7 +193,7 @@ func (v *Verifier) refuse(w *answer, c *call, err error) {
 		h.Set("X-Should-Retry", "true")
 	}
 	if r.err == errTarget || !v.drained(w, c.unread) { //nolint:errorlint // The row itself, not a chain.
-		h.Set("Connection", "close") // What follows on it can't be trusted to be a request.
+		w.last = true // What follows on it can't be trusted to be a request.
 	}
 	w.WriteHeader(r.status)
 	_, _ = w.Write(body) // The client may have gone; nothing is left to do.

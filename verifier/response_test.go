@@ -95,6 +95,14 @@ func TestResponse(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			reply(200, "application/json", "{}")(w, nil)
 		}, 502, "upstream_error"},
+		{"a coding behind identity", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["Content-Encoding"] = []string{"identity", "gzip"}
+			reply(200, "application/json", "{}")(w, nil)
+		}, 502, "upstream_error"},
+		{"two types", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header()["Content-Type"] = []string{"application/json", "text/html"}
+			_, _ = io.WriteString(w, "<html>")
+		}, 502, "upstream_error"},
 		{"a megabyte of headers", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-A", strings.Repeat("a", 1<<20))
 			reply(200, "application/json", "{}")(w, nil)
@@ -117,7 +125,7 @@ func TestResponse(t *testing.T) {
 			}
 		})
 	}
-	if a := len(h.arrived()); a != 14 {
+	if a := len(h.arrived()); a != 16 {
 		t.Errorf("the upstream was asked %d times", a)
 	}
 	for _, r := range h.records() {
@@ -176,6 +184,19 @@ func TestResponseHeaders(t *testing.T) {
 		if !strings.Contains(string(whole), want) {
 			t.Errorf("%q is missing in %s", want, whole)
 		}
+	}
+}
+
+// TestRecordOfTheTime: a call lasts until its answer is given.
+func TestRecordOfTheTime(t *testing.T) {
+	h := newHouse(t)
+	h.answer(func(w http.ResponseWriter, r *http.Request) {
+		h.clock.pass(1500 * time.Millisecond)
+		reply(200, "application/json", "{}")(w, r)
+	})
+	h.send(h.good())
+	if r := h.records(); len(r) != 1 || r[0].Millis != 1500 || !r[0].Time.Equal(noon.Add(time.Minute)) {
+		t.Errorf("records %+v", r)
 	}
 }
 

@@ -122,6 +122,9 @@ func TestRawVectors(t *testing.T) {
 			if !slices.Contains(want, got.status) {
 				t.Errorf("%d %s, want %v: %s", got.status, got.body, want, c.Expect)
 			}
+			if got.header.Get("Location") != "" || strings.Contains(got.header.Get("Content-Type"), "html") {
+				t.Errorf("an answer with headers %v", got.header)
+			}
 			arrived := h.arrived()
 			if len(arrived) != map[bool]int{true: 1}[got.status == 200] {
 				t.Errorf("status %d, and the upstream got %+v", got.status, arrived)
