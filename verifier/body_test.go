@@ -123,6 +123,9 @@ func TestBodyRefused(t *testing.T) {
 				r.header.Del("Content-Type")
 			}
 			got := h.refused(r, row.status, row.code, row.reason)
+			if row.reason == "body" && !strings.HasPrefix(got.failure(t).Message, "The body is not one strict JSON object: ") {
+				t.Errorf("message %q", got.failure(t).Message)
+			}
 			if want := map[bool]string{true: "error=\"insufficient_scope\""}[row.status == 403]; !strings.Contains(got.header.Get("WWW-Authenticate"), want) {
 				t.Errorf("challenge %q", got.header.Get("WWW-Authenticate"))
 			}
@@ -291,20 +294,26 @@ func TestBodyOnTheWire(t *testing.T) {
 	for _, row := range []struct {
 		name, bytes string
 		status      int
+		reason      string
 	}{
-		{"chunks of a byte, of just the size", chunked(exact), 200},
-		{"a length of just the size", head + "Content-Length: 100\r\n\r\n" + exact, 200},
-		{"one byte more", chunked(strings.Replace(exact, "x", "xx", 1)), 413},
-		{"an announced length that is too large", head + "Content-Length: 101\r\n\r\n", 413},
-		{"a body that does not arrive", head + "Content-Length: 50\r\n\r\n{", 408},
-		{"chunks that do not end", head + "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n", 408},
-		{"refused, and the body does not arrive", strings.Replace(head, "Bearer ", "Basic ", 1) + "Content-Length: 50\r\n\r\n", 401},
-		{"refused before it was told to go on", strings.Replace(head, "Bearer ", "Basic ", 1) + "Expect: 100-continue\r\nContent-Length: 50\r\n\r\n", 401},
-		{"a bad chunk", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400},
-		{"two framings", head + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", 400},
+		{"chunks of a byte, of just the size", chunked(exact), 200, ""},
+		{"a length of just the size", head + "Content-Length: 100\r\n\r\n" + exact, 200, ""},
+		{"one byte more", chunked(strings.Replace(exact, "x", "xx", 1)), 413, "body_size"},
+		{"an announced length that is too large", head + "Content-Length: 101\r\n\r\n", 413, "body_size"},
+		{"a body that does not arrive", head + "Content-Length: 50\r\n\r\n{", 408, "body_slow"},
+		{"chunks that do not end", head + "Transfer-Encoding: chunked\r\n\r\n5\r\n{\"mod\r\n", 408, "body_slow"},
+		{"refused, and the body does not arrive", strings.Replace(head, "Bearer ", "Basic ", 1) + "Content-Length: 50\r\n\r\n", 401, "scheme"},
+		{"refused before it was told to go on", strings.Replace(head, "Bearer ", "Basic ", 1) + "Expect: 100-continue\r\nContent-Length: 50\r\n\r\n", 401, "scheme"},
+		{"a bad chunk", head + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "body_read"},
+		{"two framings", head + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG", 400, "body"},
 	} {
-		if got := h.raw(row.bytes); got.status != row.status {
+		before := len(h.records())
+		got := h.raw(row.bytes)
+		if got.status != row.status || got.status == 408 && got.failure(t).Code != "body_timeout" {
 			t.Errorf("%s: %d %s %v, want %d", row.name, got.status, got.body, got.err, row.status)
+		}
+		if r := h.records()[before:]; len(r) != 1 || r[0].Reason != row.reason {
+			t.Errorf("%s: records %+v, want reason %s", row.name, r, row.reason)
 		}
 		if a := h.arrived(); len(a) != map[bool]int{true: 1}[row.status == 200] {
 			t.Errorf("%s: the upstream got %+v", row.name, a)

@@ -264,7 +264,8 @@ func (h *house) refused(r request, status int, code, reason string) response {
 		h.t.Errorf("the upstream got %+v", arrived)
 	}
 	h.denied(before, f.Decision, status, reason)
-	if got.header.Get("Location") != "" || got.header.Get("Content-Type") != "application/json" || got.header.Get("Cache-Control") != "no-store" {
+	if got.header.Get("Location") != "" || got.header.Get("Content-Type") != "application/json" || got.header.Get("Cache-Control") != "no-store" ||
+		got.header.Get("X-Content-Type-Options") != "nosniff" || (got.header["Allow"] != nil) != (status == 405) {
 		h.t.Errorf("a refusal with headers %v", got.header)
 	}
 	return got

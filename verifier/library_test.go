@@ -15,6 +15,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/serve"
+	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier"
 )
 
@@ -254,6 +255,37 @@ func TestAuditBreaks(t *testing.T) {
 	}
 }
 
+// TestUnkeptRecordsAreBounded: refusals go on while the audit is broken, and so do
+// their records, but memory ends.
+func TestUnkeptRecordsAreBounded(t *testing.T) {
+	full, err := audit.Open("/dev/full", false)
+	if err != nil {
+		t.Logf("not tested: %v", err)
+		return
+	}
+	defer full.Close()
+	h := newHouse(t, func(c *verifier.Config) { c.Audit = full })
+	const most, more = 4096, 3
+	for range most + more {
+		if w := record(h.v.Handler(), newRequest("GET", "/v1/models", "", "x")); w.Code != 401 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	if err, want := h.v.Ready(), fmt.Sprintf("%d records wait, %d are lost", most, more); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Ready = %v, want %s", err, want)
+	}
+	makeRoom(t, "/dev/full", h.path)
+	if err := h.v.Ready(); err != nil {
+		t.Errorf("Ready with room again = %v", err)
+	}
+	if n := len(h.records()); n != most {
+		t.Errorf("%d records, want %d", n, most)
+	}
+	if !strings.Contains(h.logs.String(), fmt.Sprintf("the audit is kept again\" lost=%d", more)) {
+		t.Error("the log does not say what was lost")
+	}
+}
+
 // makeRoom puts the file at path in the place of one that the process has open.
 func makeRoom(t *testing.T, open, path string) {
 	t.Helper()
@@ -321,6 +353,7 @@ func TestConfigRefused(t *testing.T) {
 		"negative skew":          func(c *verifier.Config) { c.Skew = -1 },
 		"negative bound":         func(c *verifier.Config) { c.MaxBody = -1 },
 		"negative time for body": func(c *verifier.Config) { c.BodyTimeout = -1 },
+		"a cache that forgets":   func(c *verifier.Config) { c.CacheTTL = -1 },
 		"negative cache":         func(c *verifier.Config) { c.CacheSize = -1 },
 		"a cache that believes":  func(c *verifier.Config) { c.CacheTTL = time.Minute + 1 },
 		"no name":                func(c *verifier.Config) { c.Upstreams[0].Name = "" },
@@ -337,10 +370,17 @@ func TestConfigRefused(t *testing.T) {
 		"a URL with a user":        func(c *verifier.Config) { c.Upstreams[0].URL = "http://a:b@u" },
 		"a URL with a query":       func(c *verifier.Config) { c.Upstreams[0].URL = "http://u?a=b" },
 		"a URL that climbs":        func(c *verifier.Config) { c.Upstreams[0].URL = "http://u/a/../b" },
+		"a URL of mail":            func(c *verifier.Config) { c.Upstreams[0].URL = "ftp://u" },
+		"a URL without a host":     func(c *verifier.Config) { c.Upstreams[0].URL = "http://:80" },
+		"a URL with a fragment":    func(c *verifier.Config) { c.Upstreams[0].URL = "http://u#a" },
+		"a URL with an escape":     func(c *verifier.Config) { c.Upstreams[0].URL = "http://u/%61" },
 		"a URL with /v1":           func(c *verifier.Config) { c.Upstreams[0].URL = "http://u/v1/" },
 		"a credential of ours":     func(c *verifier.Config) { c.Upstreams[0].Header = "content-type" },
 		"a header that is none":    func(c *verifier.Config) { c.Upstreams[0].Header = "a b" },
 		"a credential that splits": func(c *verifier.Config) { c.Upstreams[0].Credential = "a\r\nb: c" },
+		"a credential with DEL":    func(c *verifier.Config) { c.Upstreams[0].Credential = "a\x7f" },
+		"a credential in Latin":    func(c *verifier.Config) { c.Upstreams[0].Credential = "\u00e9" },
+		"a negative wait":          func(c *verifier.Config) { c.Upstreams[0].ResponseTimeout = -1 },
 		"a negative timeout":       func(c *verifier.Config) { c.Upstreams[0].IdleTimeout = -1 },
 	} {
 		c := good()
@@ -349,11 +389,60 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
+	for _, name := range []string{
+		"Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Accept", "Accept-Encoding", "Expect",
+		"User-Agent", "X-Request-Id", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host",
+		"X-Forwarded-Proto", "a_b", "a:b", "a/b", "a@b", "a[b", "a`b", "a{b", "a\u00e9", "a\r\nb",
+	} {
+		for _, name := range []string{name, strings.ToLower(name)} {
+			c := good()
+			c.Upstreams[0].Header = name
+			if _, err := verifier.New(c); err == nil {
+				t.Errorf("a credential in %q is accepted", name)
+			}
+		}
+	}
+	for name, change := range map[string]func(*verifier.Config){
+		"https":               func(c *verifier.Config) { c.Upstreams[0].URL = "https://u:8443/base/" },
+		"a cache of a minute": func(c *verifier.Config) { c.CacheTTL = time.Minute },
+		"another header":      func(c *verifier.Config) { c.Upstreams[0].Header, c.Upstreams[0].Credential = "AZ-az-09", " ~" },
+		"no upstream":         func(c *verifier.Config) { c.Upstreams = nil },
+	} {
+		c := good()
+		change(&c)
+		if _, err := verifier.New(c); err != nil {
+			t.Errorf("%s: New = %v", name, err)
+		}
+	}
 	_, err := verifier.New(verifier.Config{Upstreams: []verifier.Upstream{{Name: "u", URL: "x", Models: []string{"*", "*"}}}})
 	for _, want := range []string{"issuer", "audience", "key set", "URL"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New(…) = %v, want all at once, %s too", err, want)
 		}
+	}
+}
+
+// TestDefaults: what is required is enough, by the clock on the wall and with
+// nobody listening to the log.
+func TestDefaults(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) {
+		*c = verifier.Config{Issuer: c.Issuer, Audience: c.Audience, Keys: c.Keys, Upstreams: c.Upstreams}
+	})
+	r := h.good()
+	now := time.Now().Truncate(time.Second)
+	r.header.Set("Authorization", "Bearer "+h.keys.token(func(c *token.Claims) { c.IssuedAt, c.NotBefore, c.Expires = now, now, now.Add(time.Hour) }))
+	if got := h.send(r); got.status != 200 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	h.answer(reply(500, "text/html", "<html>"))
+	if got := h.send(r); got.status != 502 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if got := h.send(h.good()); got.status != 401 {
+		t.Errorf("a token of another time: %d %s", got.status, got.body)
+	}
+	if err := h.v.Ready(); err != nil {
+		t.Errorf("Ready = %v", err)
 	}
 }
 

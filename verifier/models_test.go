@@ -178,6 +178,9 @@ func TestUpstreamOfAModel(t *testing.T) {
 	r = h.good()
 	r.body = `{"model":"small"}`
 	h.refusedLate(r, 404, "model_not_found")
+	if rec := h.records(); len(rec) != 1 || rec[0].Reason != "model" || rec[0].Status != 404 || rec[0].Model != "small" {
+		t.Errorf("records %+v", rec)
+	}
 }
 
 // refusedLate checks a call that passed and found no upstream.

@@ -42,8 +42,22 @@ func TestUpstreamUnreachable(t *testing.T) {
 	if got.status != 502 || got.failure(t).Code != "upstream_error" || strings.Contains(got.body, l.Addr().String()) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
-	if r := h.records(); len(r) != 1 || r[0].Reason != "upstream" || r[0].Status != 502 {
-		t.Errorf("records %+v", r)
+	r := h.records()
+	if len(r) != 1 || r[0].Reason != "upstream" || r[0].Status != 502 {
+		t.Fatalf("records %+v", r)
+	}
+	// What the client is not told, the operator is.
+	for _, want := range []string{"level=WARN", "decision=" + r[0].Decision, `route="POST /v1/chat/completions"`, "upstream=toy", "connection refused"} {
+		if !strings.Contains(h.logs.String(), want) {
+			t.Errorf("%q is missing in the logs: %s", want, h.logs)
+		}
+	}
+	logged := len(h.logs.String())
+	bad := h.good()
+	bad.body = "{}"
+	h.refused(bad, 400, "missing_model", "no_model")
+	if more := h.logs.String()[logged:]; more != "" {
+		t.Errorf("a client's mistake is logged: %s", more)
 	}
 }
 
@@ -81,6 +95,7 @@ func TestResponse(t *testing.T) {
 			w.Header().Set("Location", "http://internal/")
 			reply(307, "application/json", "{}")(w, nil)
 		}, 502, "upstream_error"},
+		{"300", reply(300, "application/json", "{}"), 502, "upstream_error"},
 		{"304", reply(304, "", ""), 502, "upstream_error"},
 		{"HTML", reply(200, "text/html", "<html>"), 502, "upstream_error"},
 		{"an error in HTML", reply(500, "text/html", "<html>"), 502, "upstream_error"},
@@ -107,6 +122,7 @@ func TestResponse(t *testing.T) {
 			w.Header().Set("X-A", strings.Repeat("a", 1<<20))
 			reply(200, "application/json", "{}")(w, nil)
 		}, 502, "upstream_error"},
+		{"its own 400", reply(400, "application/json", `{"error":{}}`), 400, ""},
 		{"its own refusal", reply(429, "application/json", `{"error":{"code":"rate"}}`), 429, ""},
 		{"its own trouble", reply(503, "application/json; charset=utf-8", `{"error":{}}`), 503, ""},
 	} {
@@ -125,7 +141,7 @@ func TestResponse(t *testing.T) {
 			}
 		})
 	}
-	if a := len(h.arrived()); a != 16 {
+	if a := len(h.arrived()); a != 18 {
 		t.Errorf("the upstream was asked %d times", a)
 	}
 	for _, r := range h.records() {
@@ -159,6 +175,8 @@ func TestResponseHeaders(t *testing.T) {
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Retry-After", "7")
+		w.Header().Set("Retry-After-Ms", "7100")
+		w.Header().Set("Cache-Control", "private")
 		w.Header().Set("Trailer", "X-Announced")
 		w.WriteHeader(429)
 		_, _ = io.WriteString(w, "{}")
@@ -180,10 +198,25 @@ func TestResponseHeaders(t *testing.T) {
 	if strings.Contains(string(whole), "evil") || strings.Contains(string(whole), "103") || strings.Contains(string(whole), "Trailer") || !strings.HasPrefix(string(whole), "HTTP/1.1 429 ") {
 		t.Errorf("the client got %s", whole)
 	}
-	for _, want := range []string{"Retry-After: 7\r\n", "Cache-Control: no-store\r\n", "X-Content-Type-Options: nosniff\r\n", "X-Request-Id: " + h.records()[0].Decision + "\r\n"} {
+	for _, want := range []string{"Retry-After: 7\r\n", "Retry-After-Ms: 7100\r\n", "\r\nCache-Control: private\r\n", "X-Content-Type-Options: nosniff\r\n", "X-Request-Id: " + h.records()[0].Decision + "\r\n"} {
 		if !strings.Contains(string(whole), want) {
 			t.Errorf("%q is missing in %s", want, whole)
 		}
+	}
+}
+
+// TestDoubtfulHeaders: what stands twice is not passed on, and what is not said is
+// said for the upstream.
+func TestDoubtfulHeaders(t *testing.T) {
+	h := newHouse(t)
+	h.answer(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Retry-After"] = []string{"7", "8"}
+		w.Header()["Cache-Control"] = []string{"private", "public"}
+		reply(200, "application/json", "{}")(w, r)
+	})
+	got := h.send(h.good())
+	if cache := got.header["Cache-Control"]; got.status != 200 || got.header["Retry-After"] != nil || len(cache) != 1 || cache[0] != "no-store" {
+		t.Errorf("%d %v", got.status, got.header)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/hourpass/hourpass/verifier"
 )
 
 func TestTarget(t *testing.T) {
@@ -20,7 +22,7 @@ func TestTarget(t *testing.T) {
 				raw += "Authorization: Bearer " + h.keys.token() + "\r\n"
 			}
 			got := h.raw(raw + "\r\n{\"model\":\"small\"}")
-			if got.status != 400 || got.header.Get("Location") != "" || !got.closes {
+			if got.status != 400 || got.header.Get("Location") != "" || !got.closes || got.failure(t).Code != "invalid_target" {
 				t.Errorf("%s = %d %s", target, got.status, got.body)
 			}
 		}
@@ -36,6 +38,11 @@ func TestTarget(t *testing.T) {
 	}
 	if got := len(h.records()); got != 2*12+3 {
 		t.Errorf("%d records", got)
+	}
+	for _, r := range h.records() {
+		if r.Reason != "target" || r.Status != 400 || r.Identity != "" {
+			t.Errorf("record %+v", r)
+		}
 	}
 }
 
@@ -150,7 +157,7 @@ func TestRetrieveModel(t *testing.T) {
 		if got.status != row.status || len(a) != map[int]int{200: 1}[row.status] {
 			t.Fatalf("%s: %d %s; the upstream got %+v", row.model, got.status, got.body, a)
 		}
-		if len(a) == 1 && (a[0].target != "/v1/models/"+row.model || a[0].method != "GET" || a[0].body != "") {
+		if len(a) == 1 && (a[0].target != "/v1/models/"+row.model || a[0].method != "GET" || a[0].body != "" || a[0].header["Content-Type"] != nil) {
 			t.Errorf("the upstream got %+v", a)
 		}
 	}
@@ -194,9 +201,13 @@ func TestRequestHeaders(t *testing.T) {
 	}
 
 	for name, bad := range map[string][]string{
-		"Accept":      {"text/\"html", strings.Repeat("a", 257)},
+		"Accept":      {"text/\"html", strings.Repeat("a", 257), "a@b", "a[b", "a`b", "a{b", "a<b", "a\u00e9", "a:b"},
 		"Openai-Beta": {"a\tb", "a:b"},
-		"Traceparent": {"x", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"},
+		"Traceparent": {
+			"x", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", "00-4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7_01",
+			"00-4bf92f3577b34da6a3ce929d0e0e473g-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902bG-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0:",
+			"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+		},
 	} {
 		for _, value := range bad {
 			r := h.good()
@@ -210,10 +221,26 @@ func TestRequestHeaders(t *testing.T) {
 		}
 	}
 	r = h.good()
+	r.header.Set("Accept", "AZaz09 !*+,-./;=_"+strings.Repeat("a", 256-17))
+	h.send(r)
+	if a := h.arrived(); len(a) != 1 || a[0].header.Get("Accept") != r.header.Get("Accept") {
+		t.Errorf("the longest Accept: the upstream got %q", a[0].header["Accept"])
+	}
+	r = h.good()
 	r.header["Accept"] = []string{"a/b", "c/d"}
 	h.send(r)
 	if a := h.arrived(); len(a) != 1 || a[0].header["Accept"] != nil {
 		t.Errorf("two Accept lines: the upstream got %q", a[0].header["Accept"])
+	}
+}
+
+// TestNoCredential: an upstream that wants none gets none, least of all the
+// client's.
+func TestNoCredential(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.Upstreams[0].Credential = "" })
+	h.send(h.good())
+	if a := h.arrived(); len(a) != 1 || a[0].header["Authorization"] != nil {
+		t.Errorf("the upstream got %+v", a)
 	}
 }
 

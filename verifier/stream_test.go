@@ -89,19 +89,66 @@ func TestStreamComesPieceByPiece(t *testing.T) {
 	}
 }
 
+// TestPiecesOfOthers: what is not a stream of events, or has a length, comes piece
+// by piece too if it could be waited for.
+func TestPiecesOfOthers(t *testing.T) {
+	for name, header := range map[string]http.Header{
+		"JSON without a length": {"Content-Type": {"application/json"}},
+		"events with a length":  {"Content-Type": {"text/event-stream"}, "Content-Length": {"18"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			next := make(chan struct{})
+			h.answer(func(w http.ResponseWriter, r *http.Request) {
+				for name := range header {
+					w.Header()[name] = header[name]
+				}
+				for range 2 {
+					_, _ = io.WriteString(w, "data: 1\n\n")
+					_ = http.NewResponseController(w).Flush()
+					select {
+					case <-next:
+					case <-r.Context().Done():
+						return
+					}
+				}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			res := h.open(ctx, h.good())
+			for range 2 {
+				if _, err := io.ReadFull(res.Body, make([]byte, 9)); err != nil {
+					t.Fatal(err)
+				}
+				next <- struct{}{}
+			}
+			if rest, err := io.ReadAll(res.Body); err != nil || len(rest) > 0 {
+				t.Errorf("the end is %q, %v", rest, err)
+			}
+		})
+	}
+}
+
 const brokenOff = `data: {"error":{"message":"The model server broke off its answer.","type":"server_error","code":"upstream_error","param":null,"decision_id":"%s"}}` + "\n\n"
 
 func TestUpstreamDiesWithinAStream(t *testing.T) {
-	for _, row := range []struct{ name, sent, closing string }{
-		{"before the first event", "", ""},
-		{"between events", "data: 1\n\n", ""},
-		{"between events of CRLF", "data: 1\r\n\r\n", ""},
-		{"between events of CR", "data: 1\r\r", ""},
-		{"within a line", "data: {\"choi", "\n\n"},
-		{"after a line", "data: 1\n", "\n\n"},
-		{"within a line end", "data: 1\r", "\n\n"},
-		{"within a blank line", "data: 1\r\n\r", "\n\n"},
-		{"after one byte", "d", "\n\n"},
+	for _, row := range []struct {
+		name, sent, closing string
+		then                []string // Sent once the client has what was sent before.
+	}{
+		{"before the first event", "", "", nil},
+		{"between events", "data: 1\n\n", "", nil},
+		{"between events of CRLF", "data: 1\r\n\r\n", "", nil},
+		{"between events of CR", "data: 1\r\r", "", nil},
+		{"within a line", "data: {\"choi", "\n\n", nil},
+		{"after a line", "data: 1\n", "\n\n", nil},
+		{"within a line end", "data: 1\r", "\n\n", nil},
+		{"within a blank line", "data: 1\r\n\r", "\n\n", nil},
+		{"after one byte", "d", "\n\n", nil},
+		{"between events, the blank line by itself", "data: 1\n", "", []string{"\n"}},
+		{"between events of CRLF, byte by byte", "data: 1", "", []string{"\r", "\n", "\r", "\n"}},
+		{"within a line, byte by byte", "data: 1\n\n", "\n\n", []string{"d", "a", "t", "a"}},
+		{"after one byte behind an event", "data: 1\n\n", "\n\n", []string{"d"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h := newHouse(t)
@@ -114,6 +161,12 @@ func TestUpstreamDiesWithinAStream(t *testing.T) {
 			sent := make([]byte, len(row.sent))
 			if _, err := io.ReadFull(res.Body, sent); err != nil {
 				t.Fatal(err)
+			}
+			for _, piece := range row.then {
+				pieces <- piece
+				if _, err := io.ReadFull(res.Body, make([]byte, len(piece))); err != nil {
+					t.Fatal(err)
+				}
 			}
 			pieces <- "die"
 			rest, err := io.ReadAll(res.Body)

@@ -160,8 +160,13 @@ func newUpstream(u Upstream) (*upstream, error) {
 	return &upstream{Upstream: u, base: base}, nil
 }
 
-// ours are headers that we or net/http set ourselves.
-var ours = []string{"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade", "Accept", "Accept-Encoding", "User-Agent", requestID}
+// ours are headers that we or net/http set ourselves, give a meaning to, or take
+// away: a credential in one of the last would silently not be sent.
+var ours = []string{
+	"Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade",
+	"Accept", "Accept-Encoding", "Expect", "User-Agent", requestID,
+	"Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+}
 
 func isHeaderName(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(c rune) bool {
