@@ -171,7 +171,9 @@ func TestMiddlewareSaysNothing(t *testing.T) {
 func TestPanics(t *testing.T) {
 	h := newHouse(t)
 	h.keys.panics.Store(true)
-	h.refused(h.good(), 500, "internal_error", "internal")
+	if f := h.refused(h.good(), 500, "internal_error", "internal").failure(t); f.Message != "Something went wrong on our side." {
+		t.Errorf("message %q", f.Message)
+	}
 	if !strings.Contains(h.logs.String(), "a key set that panics") {
 		t.Errorf("logs: %s", h.logs)
 	}
@@ -392,7 +394,7 @@ func TestConfigRefused(t *testing.T) {
 	for _, name := range []string{
 		"Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection", "TE", "Trailer", "Upgrade", "Accept", "Accept-Encoding", "Expect",
 		"User-Agent", "X-Request-Id", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host",
-		"X-Forwarded-Proto", "a_b", "a:b", "a/b", "a@b", "a[b", "a`b", "a{b", "a\u00e9", "a\r\nb",
+		"X-Forwarded-Proto", ":a", "a_b", "a:b", "a/b", "a@b", "a[b", "a`b", "a{b", "a\u00e9", "a\r\nb",
 	} {
 		for _, name := range []string{name, strings.ToLower(name)} {
 			c := good()

@@ -2,12 +2,17 @@ package verifier_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +33,54 @@ func TestUpstreamDoesNotAnswer(t *testing.T) {
 	<-gone
 	if r := h.records(); len(r) != 1 || r[0].Reason != "upstream_slow" || r[0].Outcome != "allow" || r[0].Status != 504 || r[0].Upstream != "toy" {
 		t.Errorf("records %+v", r)
+	}
+}
+
+// lateBody gives one event, and another when it is too late.
+type lateBody struct {
+	ctx  context.Context
+	read int
+}
+
+func (b *lateBody) Read(p []byte) (int, error) {
+	b.read++
+	switch b.read {
+	case 1:
+		return copy(p, "data: 1\n\n"), nil
+	case 2:
+		<-b.ctx.Done()
+		return copy(p, "data: 2\n\n"), nil
+	}
+	return copy(p, "data: 3\n\n"), nil
+}
+
+func (b *lateBody) Close() error { return nil }
+
+// TestTooLateIsTooLate: an answer that comes in the moment in which its time is up
+// is no answer.
+func TestTooLateIsTooLate(t *testing.T) {
+	head := func(r *http.Request, body io.ReadCloser) *http.Response {
+		return &http.Response{StatusCode: 200, ContentLength: -1, Header: http.Header{"Content-Type": {"text/event-stream"}}, Body: body, Request: r}
+	}
+	h := newHouse(t, func(c *verifier.Config) {
+		c.Upstreams[0].ResponseTimeout = 20 * time.Millisecond
+		c.Upstreams[0].Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return head(r, io.NopCloser(strings.NewReader("data: 1\n\n"))), nil
+		})
+	})
+	if got := h.send(h.good()); got.status != 504 || got.failure(t).Code != "upstream_timeout" {
+		t.Errorf("a late head: %d %s", got.status, got.body)
+	}
+	h = newHouse(t, func(c *verifier.Config) {
+		c.Upstreams[0].IdleTimeout = 20 * time.Millisecond
+		c.Upstreams[0].Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			return head(r, &lateBody{ctx: r.Context()}), nil
+		})
+	})
+	got := h.send(h.good())
+	if got.err != nil || !strings.HasPrefix(got.body, "data: 1\n\ndata: 2\n\ndata: {\"error\":") || !strings.Contains(got.body, "upstream_timeout") {
+		t.Errorf("a late event: %q, %v", got.body, got.err)
 	}
 }
 
@@ -58,6 +111,29 @@ func TestUpstreamUnreachable(t *testing.T) {
 	h.refused(bad, 400, "missing_model", "no_model")
 	if more := h.logs.String()[logged:]; more != "" {
 		t.Errorf("a client's mistake is logged: %s", more)
+	}
+}
+
+// TestNoProxyOfTheEnvironment: it would be shown the credential. net/http looks
+// at the environment once in a process, so this takes a process of its own.
+func TestNoProxyOfTheEnvironment(t *testing.T) {
+	if os.Getenv("HOURPASS_TEST_PROXIED") == "" {
+		var asked atomic.Int64
+		proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+		defer proxy.Close()
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNoProxyOfTheEnvironment$")
+		again.Env = append(os.Environ(), "HOURPASS_TEST_PROXIED=1", "HTTP_PROXY="+proxy.URL, "NO_PROXY=")
+		if out, err := again.CombinedOutput(); err != nil || asked.Load() > 0 {
+			t.Errorf("the proxy was asked %d times; %v, %s", asked.Load(), err, out)
+		}
+		return
+	}
+	h := newHouse(t, func(c *verifier.Config) {
+		c.Upstreams[0].URL = "http://192.0.2.1" // For documentation (RFC 5737): nobody is there.
+		c.Upstreams[0].ResponseTimeout = 300 * time.Millisecond
+	})
+	if got := h.send(h.good()); got.status != 502 && got.status != 504 {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 
