@@ -1,5 +1,6 @@
 -- +goose Up
--- Times are Unix seconds. Lists are JSON. Secrets are only ever stored as a keyed hash or sealed.
+-- One text for SQLite and PostgreSQL. Times are Unix seconds, booleans INTEGER 0 or 1, lists JSON. Secrets are only ever stored as a
+-- keyed hash or sealed. To SQLite, BYTEA is a numeric column: it keeps bytes as they are, but would turn a text of digits into a number.
 
 CREATE TABLE machine_keys (
     id              TEXT PRIMARY KEY,
@@ -21,7 +22,7 @@ CREATE INDEX machine_keys_owner ON machine_keys (owner, created_at);
 CREATE TABLE machine_key_secrets (
     key_id     TEXT NOT NULL REFERENCES machine_keys (id),
     number     INTEGER NOT NULL CHECK (number IN (1, 2)),
-    mac        BLOB NOT NULL,            -- HMAC-SHA-256 under the pepper
+    mac        BYTEA NOT NULL,            -- HMAC-SHA-256 under the pepper
     created_at BIGINT NOT NULL,
     ends_at    BIGINT NOT NULL,          -- 0: with the key
     PRIMARY KEY (key_id, number)
@@ -29,8 +30,8 @@ CREATE TABLE machine_key_secrets (
 
 -- A browser login on its way: from /authorize to the identity provider and back.
 CREATE TABLE logins (
-    state_mac  BLOB PRIMARY KEY,
-    sealed     BLOB NOT NULL,            -- nonce, PKCE verifier and what the client asked for
+    state_mac  BYTEA PRIMARY KEY,
+    sealed     BYTEA NOT NULL,            -- nonce, PKCE verifier and what the client asked for
     expires_at BIGINT NOT NULL
 );
 CREATE INDEX logins_end ON logins (expires_at);
@@ -39,16 +40,16 @@ CREATE INDEX logins_end ON logins (expires_at);
 CREATE TABLE sessions (
     id             TEXT PRIMARY KEY,
     client_id      TEXT NOT NULL,
-    sealed         BLOB NOT NULL,        -- the identity and the provider's refresh token
-    code_mac       BLOB NOT NULL UNIQUE, -- the authorization code that opens it
+    sealed         BYTEA NOT NULL,        -- the identity and the provider's refresh token
+    code_mac       BYTEA NOT NULL UNIQUE, -- the authorization code that opens it
     code_challenge TEXT NOT NULL,
     redirect_uri   TEXT NOT NULL,
     code_ends_at   BIGINT NOT NULL,
     code_used      INTEGER NOT NULL,
-    access_mac     BLOB,                 -- the login's own access token, for the issuer's API alone
+    access_mac     BYTEA,                 -- the login's own access token, for the issuer's API alone
     access_ends_at BIGINT NOT NULL,
-    refresh_mac    BLOB,
-    previous_mac   BLOB,                 -- the refresh token before: good again for a few seconds, then an alarm
+    refresh_mac    BYTEA,
+    previous_mac   BYTEA,                 -- the refresh token before: good again for a few seconds, then an alarm
     rotated_at     BIGINT NOT NULL,
     ends_at        BIGINT NOT NULL,
     ended          INTEGER NOT NULL
@@ -61,11 +62,11 @@ CREATE INDEX sessions_end ON sessions (ends_at);
 -- Identity tokens that were exchanged. Each is good for one token.
 CREATE TABLE used_assertions (
     issuer      TEXT NOT NULL,
-    fingerprint BLOB NOT NULL,           -- SHA-256 of its jti, or of the whole where it has none
+    fingerprint BYTEA NOT NULL,           -- SHA-256 of its jti, or of the whole where it has none
     key_id      TEXT NOT NULL,
     used_at     BIGINT NOT NULL,
-    request     BLOB NOT NULL,           -- SHA-256 of what was asked for
-    sealed      BLOB NOT NULL,           -- the answer, for an honest retry
+    request     BYTEA NOT NULL,           -- SHA-256 of what was asked for
+    sealed      BYTEA NOT NULL,           -- the answer, for an honest retry
     forget_at   BIGINT NOT NULL,
     PRIMARY KEY (issuer, fingerprint)
 );
