@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,7 +46,6 @@ type PostgresServer struct {
 	credential *syscall.Credential
 	databases  atomic.Int64
 
-	group int           // Of the processes of start.
 	stdin io.Closer     // To close it ends the server and removes dir.
 	ended chan struct{} // Closed when its processes have.
 }
@@ -85,20 +85,29 @@ func (s *PostgresServer) Kill(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// They are in sessions of their own, so the server has to name them.
+	lock, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	postmaster, _, _ := strings.Cut(string(lock), "\n")
 	results, err := conn.Exec(context.Background(), "SELECT pid FROM pg_stat_activity").ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = syscall.Kill(-s.group, syscall.SIGKILL) // First whoever would start others.
+	// Its parent, the supervisor, lives on to take note of its death: a dead
+	// process that nobody took note of still counts as a running server.
+	pids := []string{postmaster}
 	for _, row := range results[0].Rows {
-		if pid, err := strconv.Atoi(string(row[0])); err == nil {
+		pids = append(pids, string(row[0]))
+	}
+	for _, text := range pids {
+		if pid, err := strconv.Atoi(text); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
 	_ = conn.Close(context.Background())
-	_ = s.stdin.Close()
 	<-s.ended
+	_ = s.stdin.Close()
 }
 
 // Start starts the server again that was killed.
@@ -156,7 +165,7 @@ trap 'over=1; kill -QUIT $server' USR1
 "$@" & server=$!
 { read -r _ <&3; kill -USR1 $$; } & watcher=$!
 wait $server; wait $server
-kill $watcher 2>/dev/null
+kill $watcher 2>/dev/null; wait $watcher
 if [ "$over" ]; then rm -rf "$0"; fi
 `
 
@@ -180,7 +189,7 @@ func (s *PostgresServer) start() error {
 		_ = cmd.Wait() // Until the last of its processes let go of the log.
 		close(ended)
 	}()
-	s.group, s.stdin, s.ended = cmd.Process.Pid, stdin, ended
+	s.stdin, s.ended = stdin, ended
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := s.connect()
 		if err == nil {

@@ -128,8 +128,8 @@ func TestPasswords(t *testing.T) {
 		_ = db.Close()
 	}
 	for situation, bad := range map[string]string{
-		"none":                   where(url.User(role), ""),
-		"another":                where(url.UserPassword(role, "hunter2/sekret"), ""),
+		"none":                    where(url.User(role), ""),
+		"another":                 where(url.UserPassword(role, "hunter2/sekret"), ""),
 		"another before a file's": where(url.UserPassword(role, "hunter2/sekret"), passfile),
 	} {
 		if _, err := store.Open(t.Context(), bad); err == nil || strings.Contains(err.Error(), "hunter2") {
