@@ -57,6 +57,16 @@ func openPostgres(ctx context.Context, where string, first bool) (*sql.DB, error
 	return db, nil
 }
 
+// Validate tells what is wrong with where a store is said to be, without looking
+// there.
+func Validate(where string) error {
+	if _, ok := File(where); ok {
+		return nil
+	}
+	_, _, err := parse(where)
+	return err
+}
+
 // parse reads the URL. pgx is not shown the password in it, because its errors
 // quote what it is shown.
 func parse(where string) (_ *pgx.ConnConfig, conns int, err error) {

@@ -38,6 +38,9 @@ func TestURLRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("Open: %v, want an error about %s", err, test.want)
 			}
+			if known := store.Validate(test.where); (known == nil) != (situation == "nobody there") {
+				t.Errorf("Validate: %v", known)
+			}
 			for _, secret := range []string{password, pass, "hunter2", "secret"} {
 				if strings.Contains(err.Error(), secret) {
 					t.Errorf("the error tells the password: %v", err)
