@@ -22,6 +22,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store"
 )
 
 // Bounds of a key's life.
@@ -186,7 +187,7 @@ func (s *Store) Flush(ctx context.Context) error {
 	if len(uses) == 0 {
 		return nil
 	}
-	err := s.inTx(ctx, func(tx *sql.Tx) error {
+	err := store.Tx(ctx, s.db, func(tx *sql.Tx) error {
 		for secret, use := range uses {
 			if _, err := tx.ExecContext(ctx, `UPDATE machine_key_secrets SET last_used_at = $1, last_used_from = $2
 				WHERE key_id = $3 AND number = $4 AND last_used_at <= $1`, use.at, use.from, secret.key, secret.number); err != nil {
@@ -199,15 +200,4 @@ func (s *Store) Flush(ctx context.Context) error {
 		return fmt.Errorf("noting keys' uses: %w", err)
 	}
 	return nil
-}
-
-func (s *Store) inTx(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := do(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store"
 )
 
 // Create keeps a new key that is like k, with an id and times of its own, and
@@ -31,7 +32,7 @@ func (s *Store) Create(ctx context.Context, k policy.Key, life time.Duration, no
 		// Its row notes the uses of the public keys; no text opens it.
 		secret, r.macs[0] = "", s.secretMAC("")
 	}
-	err := s.inTx(ctx, func(tx *sql.Tx) error { return errors.Join(s.write(ctx, tx, r), do(tx, also)) })
+	err := store.Tx(ctx, s.db, func(tx *sql.Tx) error { return errors.Join(s.write(ctx, tx, r), do(tx, also)) })
 	if err != nil {
 		return policy.Key{}, "", fmt.Errorf("creating a key: %w", err)
 	}
@@ -139,7 +140,7 @@ func (s *Store) EndSecret(ctx context.Context, id string, version, number int64,
 // alter changes a record within a transaction.
 func (s *Store) alter(ctx context.Context, id string, version int64, change func(*record) error, also func(*sql.Tx) error) (policy.Key, error) {
 	var r record
-	err := s.inTx(ctx, func(tx *sql.Tx) (err error) {
+	err := store.Tx(ctx, s.db, func(tx *sql.Tx) (err error) {
 		if r, err = s.read(ctx, tx, id); err != nil {
 			return err
 		}

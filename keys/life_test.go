@@ -12,11 +12,39 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store/storetest"
 	"github.com/hourpass/hourpass/keys"
 )
 
+// opener opens another store of the engine that a test runs on.
+type opener func(*testing.T) (*keys.Store, *sql.DB, string)
+
+// onStores runs the test on each engine.
+func onStores(t *testing.T, test func(*testing.T, opener)) {
+	for name, make := range map[string]func(testing.TB) storetest.Store{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(t *testing.T) (*keys.Store, *sql.DB, string) {
+				in := make(t)
+				return keep(t, in), in.DB, in.Where
+			})
+		})
+	}
+}
+
+// opens tells whether the secret authenticates at a time, and as which number.
+func opens(t *testing.T, s *keys.Store, secret string, at time.Time) int64 {
+	t.Helper()
+	_, number, err := s.Authenticate(t.Context(), secret, at)
+	if err != nil && !errors.Is(err, policy.ErrUnknownKey) {
+		t.Fatal(err)
+	}
+	return number
+}
+
 // TestRotation is the story of a rotation without an outage.
-func TestRotation(t *testing.T) {
+func TestRotation(t *testing.T) { onStores(t, testRotation) }
+
+func testRotation(t *testing.T, open opener) {
 	s, _, _ := open(t)
 	k, first := create(t, s, example())
 	day := 24 * time.Hour
@@ -71,7 +99,9 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-func TestEndSecret(t *testing.T) {
+func TestEndSecret(t *testing.T) { onStores(t, testEndSecret) }
+
+func testEndSecret(t *testing.T, open opener) {
 	s, _, _ := open(t)
 	k, first := create(t, s, example())
 	if _, err := s.EndSecret(t.Context(), k.ID, 0, 1, now, nil); !errors.Is(err, policy.ErrLastSecret) {
@@ -93,7 +123,9 @@ func TestEndSecret(t *testing.T) {
 }
 
 // TestUpdate: what may change changes, what may not does not.
-func TestUpdate(t *testing.T) {
+func TestUpdate(t *testing.T) { onStores(t, testUpdate) }
+
+func testUpdate(t *testing.T, open opener) {
 	s, _, _ := open(t)
 	k, secret := create(t, s, example())
 	got, err := s.Update(t.Context(), k.ID, k.Version, func(k *policy.Key) error {
@@ -134,7 +166,9 @@ func TestUpdate(t *testing.T) {
 }
 
 // TestUpdatesInParallel: none is lost.
-func TestUpdatesInParallel(t *testing.T) {
+func TestUpdatesInParallel(t *testing.T) { onStores(t, testUpdatesInParallel) }
+
+func testUpdatesInParallel(t *testing.T, open opener) {
 	s, db, _ := open(t)
 	other, err := keys.New(db, pepper())
 	if err != nil {
@@ -163,7 +197,9 @@ func TestUpdatesInParallel(t *testing.T) {
 	}
 }
 
-func TestRevokedAndDeletedForEver(t *testing.T) {
+func TestRevokedAndDeletedForEver(t *testing.T) { onStores(t, testRevokedAndDeletedForEver) }
+
+func testRevokedAndDeletedForEver(t *testing.T, open opener) {
 	for _, final := range []policy.State{policy.Revoked, policy.Deleted} {
 		s, _, _ := open(t)
 		k, secret := create(t, s, example())
@@ -192,7 +228,9 @@ func TestRevokedAndDeletedForEver(t *testing.T) {
 }
 
 // TestPublicKeys: a key that was enrolled with public keys has no secret.
-func TestPublicKeys(t *testing.T) {
+func TestPublicKeys(t *testing.T) { onStores(t, testPublicKeys) }
+
+func testPublicKeys(t *testing.T, open opener) {
 	s, _, _ := open(t)
 	with := example()
 	with.JWKS = `{"keys":[]}`
@@ -215,7 +253,9 @@ func TestPublicKeys(t *testing.T) {
 
 // TestStale: a store sees what another changed, in the transaction in which it
 // acts.
-func TestStale(t *testing.T) {
+func TestStale(t *testing.T) { onStores(t, testStale) }
+
+func testStale(t *testing.T, open opener) {
 	s, db, _ := open(t)
 	other, err := keys.New(db, pepper())
 	if err != nil {
@@ -249,32 +289,35 @@ func TestStale(t *testing.T) {
 
 // TestWrittenRowsForgeNothing: each row is what somebody could do who can write
 // into the database and lacks the pepper.
-func TestWrittenRowsForgeNothing(t *testing.T) {
+func TestWrittenRowsForgeNothing(t *testing.T) { onStores(t, testWrittenRowsForgeNothing) }
+
+func testWrittenRowsForgeNothing(t *testing.T, open opener) {
+	s, db, _ := open(t)
+	create(t, s, example())
 	for _, forged := range []string{
-		`UPDATE machine_keys SET grants = '["faq","admin"]'`,
-		`UPDATE machine_keys SET bindings = '[{"issuer":"https://idp","subject":"eve"}]'`,
-		`UPDATE machine_keys SET identity = 'none'`,
-		`UPDATE machine_keys SET ip_ranges = 'null'`,
-		`UPDATE machine_keys SET limits = 'null'`,
-		`UPDATE machine_keys SET params = 'null'`,
-		`UPDATE machine_keys SET verifier_for = '["models"]'`,
-		`UPDATE machine_keys SET jwks = '{"keys":[]}'`,
-		`UPDATE machine_keys SET owner = 'corp:eve'`,
-		`UPDATE machine_keys SET state = 'disabled'`,
-		`UPDATE machine_keys SET expires_at = expires_at + 1`,
-		`UPDATE machine_keys SET rotate_after = rotate_after + 1`,
-		`UPDATE machine_keys SET version = version + 1`,
-		`UPDATE machine_key_secrets SET ends_at = 0 WHERE ends_at > 0`,
-		`UPDATE machine_key_secrets SET mac = (SELECT MIN(mac) FROM machine_key_secrets)`,
-		`UPDATE machine_key_secrets SET number = number + 10`,
-		`DELETE FROM machine_key_secrets WHERE number = 1`,
+		`UPDATE machine_keys SET grants = '["faq","admin"]' WHERE id = $1`,
+		`UPDATE machine_keys SET bindings = '[{"issuer":"https://idp","subject":"eve"}]' WHERE id = $1`,
+		`UPDATE machine_keys SET identity = 'none' WHERE id = $1`,
+		`UPDATE machine_keys SET ip_ranges = 'null' WHERE id = $1`,
+		`UPDATE machine_keys SET limits = 'null' WHERE id = $1`,
+		`UPDATE machine_keys SET params = 'null' WHERE id = $1`,
+		`UPDATE machine_keys SET verifier_for = '["models"]' WHERE id = $1`,
+		`UPDATE machine_keys SET jwks = '{"keys":[]}' WHERE id = $1`,
+		`UPDATE machine_keys SET owner = 'corp:eve' WHERE id = $1`,
+		`UPDATE machine_keys SET state = 'disabled' WHERE id = $1`,
+		`UPDATE machine_keys SET expires_at = expires_at + 1 WHERE id = $1`,
+		`UPDATE machine_keys SET rotate_after = rotate_after + 1 WHERE id = $1`,
+		`UPDATE machine_keys SET version = version + 1 WHERE id = $1`,
+		`UPDATE machine_key_secrets SET ends_at = 0 WHERE key_id = $1 AND ends_at > 0`,
+		`UPDATE machine_key_secrets SET mac = (SELECT mac FROM machine_key_secrets WHERE number = 1 AND key_id <> $1 LIMIT 1) WHERE key_id = $1`,
+		`UPDATE machine_key_secrets SET number = number + 10 WHERE key_id = $1`,
+		`DELETE FROM machine_key_secrets WHERE key_id = $1 AND number = 1`,
 	} {
-		s, db, _ := open(t)
 		k, secret := create(t, s, example())
 		if _, _, err := s.Rotate(t.Context(), k.ID, 0, time.Hour, now, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.ExecContext(t.Context(), forged); err != nil {
+		if _, err := db.ExecContext(t.Context(), forged, k.ID); err != nil {
 			t.Fatalf("%s: %v", forged, err)
 		}
 		if got, _, err := s.Authenticate(t.Context(), secret, now); err == nil || errors.Is(err, policy.ErrUnknownKey) {
@@ -286,7 +329,9 @@ func TestWrittenRowsForgeNothing(t *testing.T) {
 	}
 }
 
-func TestList(t *testing.T) {
+func TestList(t *testing.T) { onStores(t, testList) }
+
+func testList(t *testing.T, open opener) {
 	s, _, _ := open(t)
 	var all []string
 	for i := range 7 {
