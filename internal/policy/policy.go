@@ -14,30 +14,6 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// An Identity is a person or workload as a trusted provider names it. It is
-// told apart by (Issuer, Subject) alone; an e-mail address is never one.
-type Identity struct {
-	Provider string    `json:"provider"` // The provider's name in our configuration.
-	Issuer   string    `json:"issuer"`   // The provider's issuer URL.
-	Subject  string    `json:"subject"`  // Stable and unique within Issuer.
-	Groups   []string  `json:"groups,omitempty"`
-	AuthTime time.Time `json:"auth_time,omitzero"` // When the person last proved who they are.
-	ACR      string    `json:"acr,omitempty"`
-	AMR      []string  `json:"amr,omitempty"`
-	Expires  time.Time `json:"expires,omitzero"` // When the provider's own word ends.
-}
-
-// String names the identity for tokens, logs and audit: "provider:subject".
-func (i Identity) String() string { return i.Provider + ":" + i.Subject }
-
-// A Binding names one identity that may wield a key. Both parts are exact.
-type Binding struct {
-	Issuer  string `json:"issuer"`
-	Subject string `json:"subject"`
-}
-
-func (b Binding) binds(i Identity) bool { return b.Issuer == i.Issuer && b.Subject == i.Subject }
-
 // A State is where a key stands in its life. Only an active key opens anything.
 type State string
 
@@ -92,19 +68,6 @@ type Grant struct {
 	MaxLifetime time.Duration  // At most token.MaxLifetime.
 	IPRanges    []netip.Prefix // Nil is anywhere; empty but not nil is nowhere.
 	Members     []Members      // Who may hold it. None: nobody.
-}
-
-// Members are identities of one provider that may hold a grant: those in one of
-// Groups, and those named in Subjects. Both empty is nobody.
-type Members struct {
-	Provider string
-	Groups   []string
-	Subjects []string
-}
-
-func (m Members) has(i Identity) bool {
-	return m.Provider == i.Provider &&
-		(slices.Contains(m.Subjects, i.Subject) || slices.ContainsFunc(i.Groups, func(g string) bool { return slices.Contains(m.Groups, g) }))
 }
 
 // Admits tells whether the identity may hold the grant.
