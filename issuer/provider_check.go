@@ -72,7 +72,7 @@ var otherTypes = []string{"logout+jwt", "secevent+jwt", "dpop+jwt", "oauth-authz
 func (p *Provider) checkTrust(bad *Problems) {
 	bad.check(p.ClientID != "" || len(p.Audiences) > 0, "audiences", "without client_id and audiences, no token of this provider is for us")
 	bad.check(p.ClientID == "" || !p.preset.noLogin, "client_id", "nobody logs in at a provider of type %s", p.Type)
-	bad.check(p.ClientID == "" || p.fetchesMetadata(), "client_id", "logins need the provider's metadata, which jwks_url and jwks_file do without")
+	bad.check(p.ClientID == "" || p.preset.noLogin || p.fetchesMetadata(), "client_id", "logins need the provider's metadata, which jwks_url and jwks_file do without")
 	for _, a := range p.Audiences {
 		bad.check(a != "" && a != "*", "audiences", "each names one client; there is no wildcard")
 		// Such tokens open the provider itself: whoever sends one here would
@@ -138,7 +138,8 @@ func (p *Provider) checkClaims(bad *Problems) {
 	bad.check(err == nil, "type", "%v", err)
 	for _, r := range p.Require {
 		ready, err := newRule(r)
-		bad.check(err == nil && len(r) > 0, "require", "%v", err)
+		bad.check(err == nil, "require", "%v", err)
+		bad.check(len(r) > 0, "require", "an alternative that requires nothing")
 		p.require = append(p.require, ready)
 	}
 }

@@ -164,7 +164,7 @@ func TestBindingCheck(t *testing.T) {
 var errAny = errors.New("any")
 
 func isErr(err, want error) bool {
-	if want == errAny {
+	if errors.Is(want, errAny) {
 		return err != nil && !errors.Is(err, policy.ErrUnpinned)
 	}
 	return errors.Is(err, want)

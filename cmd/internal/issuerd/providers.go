@@ -174,8 +174,11 @@ func readProviderFile(path string) ([]byte, error) {
 	}
 	defer func() { _ = f.Close() }()
 	b, err := io.ReadAll(io.LimitReader(f, maxProviderFile+1))
-	if err == nil && (len(b) == 0 || len(b) > maxProviderFile) {
-		err = fmt.Errorf("%s has %d bytes or more, want 1 to %d", path, len(b), maxProviderFile)
+	switch {
+	case err == nil && len(b) == 0:
+		err = fmt.Errorf("%s is empty", path)
+	case len(b) > maxProviderFile:
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxProviderFile)
 	}
 	return b, err
 }
