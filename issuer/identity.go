@@ -41,42 +41,56 @@ type expectation struct {
 	AccessToken string   // What at_hash, if there, must match.
 }
 
-// peekIssuer reads "iss" off a token of which nothing is proven yet, only to
-// find who on the static list should be able to verify it.
-func peekIssuer(raw string) (string, error) {
+// peekIssuer reads "iss" and the trust domain of "sub" off a token of which
+// nothing is proven yet, only to find who on the static list should be able to
+// verify it. Either may be empty, not both.
+func peekIssuer(raw string) (iss, trustDomain string, err error) {
 	if len(raw) > MaxAssertion {
-		return "", fmt.Errorf("%w: too long", errIdentity)
+		return "", "", fmt.Errorf("%w: too long", errIdentity)
 	}
 	parts := strings.Split(raw, ".")
 	if len(parts) != 3 {
-		return "", fmt.Errorf("%w: not a signed JWT", errIdentity)
+		return "", "", fmt.Errorf("%w: not a signed JWT", errIdentity)
 	}
 	payload, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
 	if err != nil {
-		return "", fmt.Errorf("%w: not base64url", errIdentity)
+		return "", "", fmt.Errorf("%w: not base64url", errIdentity)
 	}
 	members, err := strictjson.Object(payload, strictjson.Limits{})
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", errIdentity, err)
+		return "", "", fmt.Errorf("%w: %w", errIdentity, err)
 	}
-	iss, err := idClaims(members).text("iss")
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", errIdentity, err)
+	c := idClaims(members)
+	if iss, err = c.optionalText("iss"); err != nil {
+		return "", "", fmt.Errorf("%w: %w", errIdentity, err)
 	}
-	return iss, nil
+	if sub, err := c.text("sub"); err == nil {
+		trustDomain, _ = trustDomainOf(sub)
+	}
+	if iss == "" && trustDomain == "" {
+		return "", "", fmt.Errorf("%w: iss: missing", errIdentity)
+	}
+	return iss, trustDomain, nil
 }
 
 // providerOf returns the provider on the static list that the token names.
-func (s *Server) providerOf(raw string) (*Provider, error) {
-	iss, err := peekIssuer(raw)
+func (s *Server) providerOf(raw string) (*Provider, error) { return pick(s.Providers, raw) }
+
+// pick finds the provider that the token names: by its issuer, or else, for
+// JWT-SVIDs, which need not have one, by the trust domain of its subject.
+func pick(list []*Provider, raw string) (*Provider, error) {
+	iss, trustDomain, err := peekIssuer(raw)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == iss })
+	i := slices.IndexFunc(list, func(p *Provider) bool { return !p.anyIssuer && p.Issuer == iss })
+	if i < 0 && trustDomain != "" {
+		i = slices.IndexFunc(list, func(p *Provider) bool { return p.anyIssuer && p.TrustDomain == trustDomain })
+	}
 	if i < 0 {
 		return nil, fmt.Errorf("%w: its issuer is not on the list", errIdentity)
 	}
-	return s.Providers[i], nil
+	return list[i], nil
 }
 
 // identify returns whose identity the token proves at now. Errors match
@@ -107,21 +121,26 @@ func (p *Provider) identify(raw string, want expectation, now time.Time) (assert
 	return a, nil
 }
 
-// read holds the claims to OpenID Connect Core 1.0, section 3.1.3.7, and to the
-// expectation.
+// read holds the claims to OpenID Connect Core 1.0, section 3.1.3.7, to what the
+// configuration requires and to the expectation.
 func (p *Provider) read(c idClaims, want expectation, now time.Time) (assertion, error) {
-	iss, err := c.text("iss")
-	if err != nil || iss != p.Issuer {
-		return assertion{}, errors.New("iss: missing or another issuer's")
+	if err := p.checkKind(c); err != nil {
+		return assertion{}, err
 	}
-	subject, err := c.text("sub")
-	if err != nil || len(subject) > maxSubject || !printable(subject) {
-		return assertion{}, errors.New("sub: missing or not a subject")
+	subject, err := p.readSubject(c)
+	if err != nil {
+		return assertion{}, err
 	}
-	if err := c.checkAudience(want.Audiences); err != nil {
+	if err := p.checkAudience(c, want.Audiences); err != nil {
 		return assertion{}, err
 	}
 	if err := p.checkTimes(c, now); err != nil {
+		return assertion{}, err
+	}
+	if err := p.always.check(c); err != nil {
+		return assertion{}, err
+	}
+	if err := checkAny(p.require, c); err != nil {
 		return assertion{}, err
 	}
 	nonce, err := c.optionalText("nonce")
@@ -131,11 +150,58 @@ func (p *Provider) read(c idClaims, want expectation, now time.Time) (assertion,
 	if err := c.checkAccessTokenHash(want.AccessToken); err != nil {
 		return assertion{}, err
 	}
-	groups, err := c.groups(p.GroupsClaim)
+	return p.describe(c, subject)
+}
+
+// checkKind refuses tokens that were never meant to say who is here.
+func (p *Provider) checkKind(c idClaims) error {
+	if _, err := c.value("events"); err == nil {
+		return errors.New("events: a logout or security event token") // RFC 8417; OpenID Connect Back-Channel Logout 1.0.
+	}
+	if _, err := c.value("cnf"); err == nil {
+		return errors.New("cnf: bound to a proof that can't be given here") // RFC 7800. Without it, whoever stole the token would do.
+	}
+	for _, name := range p.preset.accessOnly {
+		if _, err := c.value(name); err == nil && !p.AccessTokens {
+			return fmt.Errorf("%s: an access token, which is no identity here", name)
+		}
+	}
+	return nil
+}
+
+// readSubject returns whom the token is about, as its issuer, ours, names them.
+func (p *Provider) readSubject(c idClaims) (string, error) {
+	iss, err := c.optionalText("iss")
+	if err != nil || !p.anyIssuer && iss != p.Issuer {
+		return "", errors.New("iss: missing or another issuer's")
+	}
+	v, err := c.find(p.subject)
+	if err != nil {
+		return "", fmt.Errorf("%s: the subject is missing", p.SubjectClaim)
+	}
+	subject, ok := v.Text()
+	if !ok || subject == "" || len(subject) > maxSubject || !printable(subject) {
+		return "", fmt.Errorf("%s: not a subject", p.SubjectClaim)
+	}
+	if p.Type == typeSPIFFE {
+		// A trust domain speaks for its own workloads alone.
+		if domain, ok := trustDomainOf(subject); !ok || domain != p.TrustDomain {
+			return "", errors.New("sub: no SPIFFE ID of this trust domain")
+		}
+	}
+	return subject, nil
+}
+
+// describe reads what else is known of the identity.
+func (p *Provider) describe(c idClaims, subject string) (assertion, error) {
+	groups, unknown, err := c.groups(p.groups)
 	if err != nil {
 		return assertion{}, err
 	}
-	a := assertion{Identity: policy.Identity{Provider: p.Name, Issuer: iss, Subject: subject, Groups: groups}}
+	a := assertion{Identity: policy.Identity{Provider: p.Name, Issuer: p.Issuer, Subject: subject, Groups: groups, GroupsUnknown: unknown}}
+	if a.Claims, err = c.mapped(p.claims); err != nil {
+		return assertion{}, err
+	}
 	a.Expires, _ = c.time("exp") // checkTimes read it.
 	if a.AuthTime, err = c.optionalTime("auth_time"); err != nil {
 		return assertion{}, err
@@ -159,6 +225,10 @@ func (p *Provider) checkTimes(c idClaims, now time.Time) error {
 	}
 	issued, err := c.time("iat")
 	switch {
+	case p.preset.issuedOptional && errors.Is(err, errNoClaim):
+		if expires.Sub(now) > p.MaxAge {
+			return errors.New("exp: too far ahead for a token that does not say when it was issued")
+		}
 	case err != nil || issued.After(now.Add(p.Skew)):
 		return errors.New("iat: missing or in the future")
 	case now.Sub(issued) > p.MaxAge:
@@ -171,72 +241,10 @@ func (p *Provider) checkTimes(c idClaims, now time.Time) error {
 	return nil
 }
 
-// idClaims are the members of an identity token. Names we do not ask for are the
-// provider's business.
-type idClaims []strictjson.Member
-
-var errNoClaim = errors.New("missing")
-
-func (c idClaims) value(name string) (strictjson.Value, error) {
-	for _, m := range c {
-		if m.Name == name {
-			return m.Value, nil
-		}
-	}
-	return strictjson.Value{}, errNoClaim
-}
-
-// claim reads one claim with get, which says whether it has the right form.
-func claim[T any](c idClaims, name string, get func(strictjson.Value) (T, bool)) (T, error) {
-	v, err := c.value(name)
-	if err != nil {
-		var zero T
-		return zero, fmt.Errorf("%s: %w", name, err)
-	}
-	t, ok := get(v)
-	if !ok {
-		return t, fmt.Errorf("%s: of the wrong form", name)
-	}
-	return t, nil
-}
-
-// optional makes an absent claim the zero value.
-func optional[T any](t T, err error) (T, error) {
-	if errors.Is(err, errNoClaim) {
-		err = nil
-	}
-	return t, err
-}
-
-func (c idClaims) text(name string) (string, error) {
-	return claim(c, name, func(v strictjson.Value) (string, bool) {
-		s, ok := v.Text()
-		return s, ok && s != "" && len(s) <= maxText
-	})
-}
-
-func (c idClaims) time(name string) (time.Time, error) {
-	return claim(c, name, func(v strictjson.Value) (time.Time, bool) {
-		n, ok := v.Int()
-		return time.Unix(n, 0).UTC(), ok && n > 0 && n < 253402300800 // Year 10000.
-	})
-}
-
-func (c idClaims) texts(name string) ([]string, error) {
-	return claim(c, name, func(v strictjson.Value) ([]string, bool) {
-		list, ok := v.Texts(maxGroups)
-		return list, ok && !slices.ContainsFunc(list, func(s string) bool { return s == "" || len(s) > maxText })
-	})
-}
-
-func (c idClaims) optionalText(name string) (string, error)    { return optional(c.text(name)) }
-func (c idClaims) optionalTime(name string) (time.Time, error) { return optional(c.time(name)) }
-func (c idClaims) optionalTexts(name string) ([]string, error) { return optional(c.texts(name)) }
-
 // checkAudience wants the token to be made for one of the accepted clients. One
 // made for several must say by azp that one of ours asked for it; an azp that
-// names somebody else is never fine.
-func (c idClaims) checkAudience(accepted []string) error {
+// names somebody else is never fine, unless the configuration knows them.
+func (p *Provider) checkAudience(c idClaims, accepted []string) error {
 	audiences, err := c.texts("aud")
 	if err != nil {
 		var one string
@@ -252,12 +260,23 @@ func (c idClaims) checkAudience(accepted []string) error {
 		return err
 	case !slices.ContainsFunc(audiences, ours):
 		return errors.New("aud: made for another client")
-	case azp != "" && !ours(azp):
+	case azp != "" && !ours(azp) && !p.knowsParty(c, azp):
 		return errors.New("azp: another client asked for it")
-	case azp == "" && !allOf(audiences, ours):
+	case !ours(azp) && !allOf(audiences, ours):
 		return errors.New("aud: made for others too, without an azp of ours")
+	case p.preset.oneAudience && len(audiences) != 1:
+		return errors.New("aud: made for more than one") // JWT-SVID, section 7.2: each could be us to the others.
 	}
 	return nil
+}
+
+// knowsParty tells whether azp, which is none of our clients, may have asked.
+func (p *Provider) knowsParty(c idClaims, azp string) bool {
+	if slices.Contains(p.AuthorizedParties, azp) {
+		return true
+	}
+	sub, err := c.text("sub")
+	return err == nil && p.preset.partyIsSubject && azp == sub
 }
 
 func allOf(list []string, ok func(string) bool) bool {
@@ -277,18 +296,6 @@ func (c idClaims) checkAccessTokenHash(accessToken string) error {
 		return errors.New("at_hash: of another access token")
 	}
 	return nil
-}
-
-// groups returns the identity's groups. A provider that has more of them than
-// fit says where to ask instead (Entra's overage); then they are unknown, which
-// is not the same as none.
-func (c idClaims) groups(name string) ([]string, error) {
-	for _, overage := range []string{"_claim_names", "hasgroups"} {
-		if _, err := c.value(overage); err == nil {
-			return nil, errors.New("groups: left out of the token by the provider, so they are unknown")
-		}
-	}
-	return c.optionalTexts(name)
 }
 
 func printable(s string) bool {

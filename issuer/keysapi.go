@@ -197,7 +197,7 @@ func (s *Server) mayHave(p person, old, k policy.Key) error {
 		}
 	}
 	for _, b := range k.Bindings {
-		if slices.Contains(old.Bindings, b) {
+		if slices.ContainsFunc(old.Bindings, b.Equal) {
 			continue
 		}
 		if err := s.checkBinding(b); err != nil {
@@ -221,10 +221,20 @@ func (s *Server) mayHave(p person, old, k policy.Key) error {
 	return nil
 }
 
-// checkBinding refuses bindings that could never match.
+// checkBinding refuses bindings that would fit strangers, or nobody.
 func (s *Server) checkBinding(b policy.Binding) error {
-	if !slices.ContainsFunc(s.Providers, func(p *Provider) bool { return p.Issuer == b.Issuer }) {
+	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == b.Issuer })
+	if i < 0 {
 		return badRequest("bindings must name issuers that are trusted here.")
+	}
+	p := s.Providers[i]
+	if err := b.Check(p.AnybodysProvider(), p.Pins()); err != nil {
+		return badRequest("bindings: " + err.Error() + ".")
+	}
+	for name := range b.Claims {
+		if !slices.Contains(p.ClaimNames(), name) {
+			return badRequest("bindings: the identity provider has no claim of that name here.")
+		}
 	}
 	return nil
 }

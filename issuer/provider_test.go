@@ -24,7 +24,7 @@ func (noKeys) Verify(string, time.Time) ([]byte, error) { return nil, errors.New
 func config(issuerURL string) issuer.ProviderConfig {
 	return issuer.ProviderConfig{
 		Name: "corp", Issuer: issuerURL, ClientID: "hourpass", ClientSecret: "secret",
-		OpenKeys: func(string, *http.Client) (issuer.KeySource, error) { return noKeys{}, nil },
+		OpenKeys: func(issuer.KeySpec) (issuer.KeySource, error) { return noKeys{}, nil },
 	}
 }
 

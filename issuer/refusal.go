@@ -55,6 +55,7 @@ var refusals = []struct {
 	{policy.ErrActors, http.StatusBadRequest, "invalid_grant", "actors"},
 	{policy.ErrKeyState, http.StatusBadRequest, "unauthorized_client", "key_not_active"},
 	{policy.ErrBinding, http.StatusBadRequest, "invalid_grant", "key_not_bound"},
+	{policy.ErrGroupsUnknown, http.StatusBadRequest, "invalid_grant", "groups_unknown"},
 	{policy.ErrMember, http.StatusBadRequest, "invalid_grant", "not_a_member"},
 	{policy.ErrScope, http.StatusBadRequest, "invalid_scope", "scope"},
 	{policy.ErrNothing, http.StatusBadRequest, "invalid_scope", "scope"},

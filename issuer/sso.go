@@ -8,11 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -29,70 +26,6 @@ const (
 	maxBackoff       = time.Minute
 	rediscover       = time.Hour
 )
-
-// KeySource verifies signatures with a provider's published keys.
-type KeySource interface {
-	// Run keeps the keys fresh until ctx ends.
-	Run(ctx context.Context) error
-	// Verify returns the payload of a compact JWS that one of the keys signed.
-	Verify(compact string, now time.Time) ([]byte, error)
-}
-
-// ProviderConfig says which identity provider to believe, and how far.
-type ProviderConfig struct {
-	// Name is short and never changes: it begins the "sub" of tokens.
-	Name string
-
-	// Issuer is the provider's issuer URL, byte for byte as in its tokens: https,
-	// or http on loopback. Required.
-	Issuer string
-
-	// ClientID and ClientSecret are what the provider knows us by. Without a
-	// ClientID there is no browser login at this provider.
-	ClientID, ClientSecret string
-
-	// Scopes are asked for at login besides "openid". Without "offline_access"
-	// most providers give no refresh token, and a login then ends with its ID
-	// token.
-	Scopes []string
-
-	// Audiences are the other clients whose ID tokens may be exchanged. A token
-	// made for anybody else proves nothing to us (the confused deputy).
-	Audiences []string
-
-	// MaxAge is how old an identity token may be. Zero is one hour.
-	MaxAge time.Duration
-
-	// Skew is how far the provider's clock may run ahead. It is given to iat and
-	// nbf; none is given to exp.
-	Skew time.Duration
-
-	// GroupsClaim names the claim with the identity's groups. Empty is "groups".
-	GroupsClaim string
-
-	// CapExpiry ends our token no later than the identity token it was made for.
-	CapExpiry bool
-
-	// EndpointHosts are further hosts that the provider's metadata may point to.
-	// Its own is always fine; any other is refused, so that metadata can not lead
-	// us, and our client secret, elsewhere.
-	EndpointHosts []string
-
-	// Transport reaches the provider. Nil is a default one.
-	Transport http.RoundTripper
-
-	// OpenKeys makes the source for the key set at a URL.
-	OpenKeys func(url string, client *http.Client) (KeySource, error)
-}
-
-// A Provider is an identity provider on the static list. It is safe for
-// concurrent use.
-type Provider struct {
-	ProviderConfig
-	client *http.Client
-	known  atomic.Pointer[discovered]
-	err    atomic.Pointer[error] // Why it is not known.
-}
 
 // discovered is what a provider says of itself.
 type discovered struct {
@@ -112,65 +45,68 @@ var (
 	errProviderRefused = errors.New("the identity provider no longer vouches for this login")
 )
 
-// NewProvider checks c and returns the provider. It asks nobody yet.
-func NewProvider(c ProviderConfig) (*Provider, error) {
-	u, err := url.Parse(c.Issuer)
-	switch {
-	case !validName(c.Name):
-		return nil, errors.New("name: want 1 to 32 of a–z, 0–9 and -")
-	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil || u.Scheme != "https" && !isLoopbackHTTP(u):
-		return nil, errors.New("issuer: want an https URL; http for loopback only")
-	case c.ClientID == "" && len(c.Audiences) == 0:
-		return nil, errors.New("client_id, audiences: without either, no token of this provider is for us")
-	case slices.Contains(c.Audiences, "") || slices.Contains(c.Audiences, "*"):
-		return nil, errors.New("audiences: each names one client; there is no wildcard")
-	case c.OpenKeys == nil:
-		return nil, errors.New("no source of keys")
-	}
-	if c.MaxAge == 0 {
-		c.MaxAge = time.Hour
-	}
-	if c.GroupsClaim == "" {
-		c.GroupsClaim = "groups"
-	}
-	p := &Provider{ProviderConfig: c}
-	transport := c.Transport
+// connect makes the client that asks the provider, and opens the keys that need
+// no metadata.
+func (p *Provider) connect(bad *Problems) {
+	transport := p.Transport
 	if transport == nil {
 		transport = http.DefaultTransport.(*http.Transport).Clone()
 	}
+	transport = boundedTransport{transport}
+	if p.Type == typeSPIFFE {
+		transport = bundleTransport{transport}
+		if p.JWKS != nil {
+			p.JWKS = bundleKeys(p.JWKS)
+		}
+	}
 	p.client = &http.Client{
 		Timeout:   providerTimeout,
-		Transport: boundedTransport{transport},
+		Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("a redirect, which is never followed") // It could lead our secret elsewhere.
 		},
 	}
-	p.err.Store(&errUndiscovered)
-	return p, nil
+	if p.fetchesMetadata() {
+		p.err.Store(&errUndiscovered)
+		return
+	}
+	keys, err := p.openKeys(p.JWKSURL)
+	if err != nil {
+		field := "jwks_file"
+		if p.JWKSURL != "" {
+			field = "jwks_url"
+		}
+		bad.check(false, field, "%v", err)
+		return
+	}
+	p.known.Store(&discovered{jwksURI: p.JWKSURL, keys: keys})
 }
 
-func validName(name string) bool {
-	return name != "" && len(name) <= 32 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
-}
-
-// isLoopbackHTTP tells whether u is http to this very machine, where nobody can
-// listen on the way.
-func isLoopbackHTTP(u *url.URL) bool {
-	addr, err := netip.ParseAddr(u.Hostname())
-	return u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && addr.IsLoopback())
+func (p *Provider) openKeys(url string) (KeySource, error) {
+	spec := KeySpec{URL: url, Client: p.client, Types: p.Types, Algorithms: p.Algorithms}
+	if url == "" {
+		spec.Document = p.JWKS
+	}
+	return p.OpenKeys(spec)
 }
 
 // Run fetches the provider's metadata, again each hour and sooner when that
-// fails, and keeps its keys fresh, until ctx ends.
+// fails, and keeps its keys fresh, until ctx ends. One that needs no metadata is
+// not asked for any.
 func (p *Provider) Run(ctx context.Context, log *slog.Logger) error {
 	stopKeys := func() {}
 	defer func() { stopKeys() }()
+	if !p.fetchesMetadata() {
+		stopKeys = p.runKeys(ctx, log, p.known.Load().keys)
+		<-ctx.Done()
+		return nil
+	}
 	backoff := firstBackoff
 	for {
 		wait := rediscover
 		d, err := p.discover(ctx)
 		if err == nil && d.keys == nil {
-			if d.keys, err = p.OpenKeys(d.jwksURI, p.client); err == nil {
+			if d.keys, err = p.openKeys(d.jwksURI); err == nil {
 				stopKeys()
 				stopKeys = p.runKeys(ctx, log, d.keys)
 			}
@@ -262,7 +198,11 @@ func (p *Provider) authURL(callback, state, nonce, verifier string) (string, err
 	if d == nil {
 		return "", errProviderAway
 	}
-	return p.oauth(d, callback).AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), nil
+	options := []oauth2.AuthCodeOption{oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)}
+	for name, value := range p.preset.authParams {
+		options = append(options, oauth2.SetAuthURLParam(name, value))
+	}
+	return p.oauth(d, callback).AuthCodeURL(state, options...), nil
 }
 
 func (p *Provider) oauth(d *discovered, callback string) *oauth2.Config {

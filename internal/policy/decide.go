@@ -75,7 +75,7 @@ func Decide(grants map[string]Grant, key Key, who *Identity, req Request, now ti
 		return Decision{}, ErrIdentity
 	case who == nil:
 		d.Expires = soonest(d.Expires, now.Add(MaxLifetimeAlone))
-	case !slices.ContainsFunc(key.Bindings, func(b Binding) bool { return b.binds(*who) }):
+	case !slices.ContainsFunc(key.Bindings, func(b Binding) bool { return b.Binds(*who) }):
 		return Decision{}, ErrBinding
 	default:
 		d.Subject = who.String()
@@ -85,7 +85,7 @@ func Decide(grants map[string]Grant, key Key, who *Identity, req Request, now ti
 	}
 	held := heldGrants(grants, key, who)
 	if len(held) == 0 {
-		return Decision{}, ErrMember
+		return Decision{}, whyNone(grants, key, who)
 	}
 	var err error
 	if d.Scope, err = scopeOf(held, req); err != nil {
@@ -159,6 +159,14 @@ func heldGrants(grants map[string]Grant, key Key, who *Identity) []Grant {
 		}
 	}
 	return held
+}
+
+// whyNone says why the key's grants are none of the identity's.
+func whyNone(grants map[string]Grant, key Key, who *Identity) error {
+	if who != nil && slices.ContainsFunc(key.Grants, func(name string) bool { return grants[name].AsksGroups(*who) }) {
+		return ErrGroupsUnknown
+	}
+	return ErrMember
 }
 
 // soonest is the earlier of two times; a zero time is unknown and loses to

@@ -94,6 +94,7 @@ func TestDecideRefuses(t *testing.T) {
 		"issuer with a slash":                {func(x *exchange) { x.who.Issuer += "/" }, policy.ErrBinding},
 		"no binding":                         {func(x *exchange) { x.key.Bindings = nil }, policy.ErrBinding},
 		"left the group":                     {func(x *exchange) { x.who.Groups = nil }, policy.ErrMember},
+		"groups that the provider left out":  {func(x *exchange) { x.who.Groups, x.who.GroupsUnknown = nil, true }, policy.ErrGroupsUnknown},
 		"group of that name elsewhere":       {func(x *exchange) { x.who.Provider = "other" }, policy.ErrMember},
 		"grant without members":              {faq(func(g *policy.Grant) { g.Members = nil }), policy.ErrMember},
 		"grant that is gone":                 {func(x *exchange) { x.key.Grants = []string{"gone"} }, policy.ErrMember},

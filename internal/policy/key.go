@@ -114,7 +114,7 @@ const MaxPage = 200
 func (k Key) Narrower(old Key) bool {
 	return k.Owner == old.Owner && k.Team == old.Team && k.JWKS == old.JWKS && k.State == old.State &&
 		subset(k.Grants, old.Grants) && subset(k.VerifierFor, old.VerifierFor) &&
-		!slices.ContainsFunc(k.Bindings, func(b Binding) bool { return !slices.ContainsFunc(old.Bindings, b.equal) }) &&
+		!slices.ContainsFunc(k.Bindings, func(b Binding) bool { return !slices.ContainsFunc(old.Bindings, b.Equal) }) &&
 		(k.Identity == old.Identity || k.Identity == Required) && !k.ExpiresAt.After(old.ExpiresAt) &&
 		networksWithin(k.IPRanges, old.IPRanges) && k.Limits.Within(old.Limits) && k.Params.Within(old.Params)
 }

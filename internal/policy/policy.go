@@ -14,30 +14,6 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// An Identity is a person or workload as a trusted provider names it. It is
-// told apart by (Issuer, Subject) alone; an e-mail address is never one.
-type Identity struct {
-	Provider string    `json:"provider"` // The provider's name in our configuration.
-	Issuer   string    `json:"issuer"`   // The provider's issuer URL.
-	Subject  string    `json:"subject"`  // Stable and unique within Issuer.
-	Groups   []string  `json:"groups,omitempty"`
-	AuthTime time.Time `json:"auth_time,omitzero"` // When the person last proved who they are.
-	ACR      string    `json:"acr,omitempty"`
-	AMR      []string  `json:"amr,omitempty"`
-	Expires  time.Time `json:"expires,omitzero"` // When the provider's own word ends.
-}
-
-// String names the identity for tokens, logs and audit: "provider:subject".
-func (i Identity) String() string { return i.Provider + ":" + i.Subject }
-
-// A Binding names one identity that may wield a key. Both parts are exact.
-type Binding struct {
-	Issuer  string `json:"issuer"`
-	Subject string `json:"subject"`
-}
-
-func (b Binding) binds(i Identity) bool { return b.Issuer == i.Issuer && b.Subject == i.Subject }
-
 // A Grant is a named bundle of scopes and limits.
 type Grant struct {
 	Name        string
@@ -76,21 +52,6 @@ func (g Grant) Within(parent Grant) error {
 		return errors.New("its parent needs an identity")
 	}
 	return nil
-}
-
-func (b Binding) equal(c Binding) bool { return b == c }
-
-// Members are identities of one provider that may hold a grant: those in one of
-// Groups, and those named in Subjects. Both empty is nobody.
-type Members struct {
-	Provider string
-	Groups   []string
-	Subjects []string
-}
-
-func (m Members) has(i Identity) bool {
-	return m.Provider == i.Provider &&
-		(slices.Contains(m.Subjects, i.Subject) || slices.ContainsFunc(i.Groups, func(g string) bool { return slices.Contains(m.Groups, g) }))
 }
 
 // Admits tells whether the identity may hold the grant.

@@ -1,10 +1,7 @@
 package issuerd
 
 import (
-	"maps"
 	"net/netip"
-	"net/url"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +10,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/issuer"
 )
 
 // settings is the issuer's configuration file.
@@ -70,22 +68,8 @@ type settings struct {
 
 	// Grants are the named bundles of scopes that keys refer to. At least one.
 	Grants []grantSettings `yaml:"grants"`
-}
 
-// providerSettings are as issuer.ProviderConfig says.
-type providerSettings struct {
-	Name          string        `yaml:"name"`
-	Issuer        string        `yaml:"issuer"`
-	ClientID      string        `yaml:"client_id"`
-	ClientSecret  config.Secret `yaml:"client_secret"`
-	Scopes        []string      `yaml:"scopes"`
-	Audiences     []string      `yaml:"audiences"`
-	Algorithms    []string      `yaml:"algorithms"` // Of ID tokens. Defaults to ES256, RS256, EdDSA.
-	MaxAge        time.Duration `yaml:"max_age"`
-	Skew          time.Duration `yaml:"skew"` // Defaults to 30s.
-	GroupsClaim   string        `yaml:"groups_claim"`
-	CapExpiry     bool          `yaml:"cap_expiry"`
-	EndpointHosts []string      `yaml:"endpoint_hosts"`
+	believed []*issuer.Provider // Made of Providers.
 }
 
 // grantSettings are as policy.Grant says.
@@ -100,13 +84,11 @@ type grantSettings struct {
 }
 
 type membersSettings struct {
-	Provider string   `yaml:"provider"`
-	Groups   []string `yaml:"groups"`
-	Subjects []string `yaml:"subjects"`
+	Provider string                    `yaml:"provider"`
+	Groups   []string                  `yaml:"groups"`
+	Subjects []string                  `yaml:"subjects"`
+	Claims   map[string]policy.Pattern `yaml:"claims"`
 }
-
-// algorithms that identity tokens may be signed with.
-var algorithms = []string{"ES256", "RS256", "EdDSA"}
 
 func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	c := &settings{Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:8081", DrainTimeout: 10 * time.Second}
@@ -136,40 +118,19 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p.Check(c.SessionLifetime >= 0, "session_lifetime", "must not be negative")
 	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
 	p.Check(len(c.Providers) > 0, "providers", "name at least one")
-	for i := range c.Providers {
-		c.Providers[i].check(p, "providers["+strconv.Itoa(i)+"]")
-	}
+	c.believed = c.openProviders(p, o.Clock())
 	grants := map[string]policy.Grant{}
 	p.Check(len(c.Grants) > 0, "grants", "name at least one")
 	for i, g := range c.Grants {
 		path := "grants[" + strconv.Itoa(i) + "]"
 		_, twice := grants[g.Name]
 		p.Check(!twice, path+".name", "stands twice")
-		grants[g.Name] = g.grant(p, path, c.Providers)
+		grants[g.Name] = g.grant(p, path, c)
 	}
 	return c, grants, p.Err()
 }
 
-func (s *providerSettings) check(p *config.Problems, path string) {
-	if s.Skew == 0 {
-		s.Skew = 30 * time.Second
-	}
-	if len(s.Algorithms) == 0 {
-		s.Algorithms = algorithms
-	}
-	u, err := url.Parse(s.Issuer)
-	p.Check(err == nil && u.Host != "", path+".issuer", "want the provider's issuer URL")
-	p.Check(s.Name != "", path+".name", "is required")
-	p.Check(s.ClientID != "" || len(s.Audiences) > 0, path, "want client_id, audiences or both")
-	p.Check(!slices.Contains(s.Audiences, "*"), path+".audiences", "a wildcard would accept tokens made for anybody")
-	p.Check(s.Skew >= 0 && s.Skew <= 5*time.Minute, path+".skew", "want 0 to 5m")
-	p.Check(s.MaxAge >= 0, path+".max_age", "must not be negative")
-	for i, a := range s.Algorithms {
-		p.Check(slices.Contains(algorithms, a), path+".algorithms["+strconv.Itoa(i)+"]", "want one of %v", algorithms)
-	}
-}
-
-func (s grantSettings) grant(p *config.Problems, path string, providers []providerSettings) policy.Grant {
+func (s grantSettings) grant(p *config.Problems, path string, c *settings) policy.Grant {
 	g := policy.Grant{Name: s.Name, Tier: s.Tier, MaxLifetime: s.MaxLifetime}
 	if g.MaxLifetime == 0 {
 		g.MaxLifetime = token.MaxLifetime
@@ -193,15 +154,10 @@ func (s grantSettings) grant(p *config.Problems, path string, providers []provid
 			g.IPRanges = append(g.IPRanges, network)
 		}
 	}
-	names := map[string]bool{}
-	for _, provider := range providers {
-		names[provider.Name] = true
-	}
 	p.Check(len(s.Members) > 0, path+".members", "nobody may hold this grant")
 	for i, m := range s.Members {
 		at := path + ".members[" + strconv.Itoa(i) + "]"
-		p.Check(names[m.Provider], at+".provider", "want one of %v", slices.Sorted(maps.Keys(names)))
-		p.Check(len(m.Groups)+len(m.Subjects) > 0, at, "want groups, subjects or both")
+		m.check(p, at, c)
 		g.Members = append(g.Members, policy.Members(m))
 	}
 	return g

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -32,11 +31,7 @@ const keySetMaxAge = 5 * time.Minute
 
 // Validate checks the configuration without opening or making anything.
 func Validate(_ context.Context, o program.Options) error {
-	c, _, err := load(o)
-	if err != nil {
-		return err
-	}
-	_, err = providers(c, o.Clock())
+	_, _, err := load(o)
 	return err
 }
 
@@ -154,40 +149,12 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 	if err != nil {
 		return nil, err
 	}
-	believed, err := providers(c, p.now)
-	if err != nil {
-		return nil, err
-	}
 	return issuer.New(issuer.Config{
 		URL: c.URL, Audiences: c.Audiences, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
-		Grants: grants, Providers: believed, Keys: machineKeys, Signer: p.signing,
+		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing,
 		KeySet: jwks.Handler(p.signing.Document, keySetMaxAge),
 		DB:     p.db, Sealer: p.sealer, Audit: p.records, Log: p.log, Now: p.now,
 	})
-}
-
-func providers(c *settings, now func() time.Time) ([]*issuer.Provider, error) {
-	var list []*issuer.Provider
-	for i, s := range c.Providers {
-		p, err := issuer.NewProvider(issuer.ProviderConfig{
-			Name: s.Name, Issuer: s.Issuer, ClientID: s.ClientID, ClientSecret: s.ClientSecret.Reveal(), Scopes: s.Scopes,
-			Audiences: s.Audiences, MaxAge: s.MaxAge, Skew: s.Skew, GroupsClaim: s.GroupsClaim, CapExpiry: s.CapExpiry,
-			EndpointHosts: s.EndpointHosts,
-			OpenKeys: func(url string, client *http.Client) (issuer.KeySource, error) {
-				// An ID token's header says JWT, or nothing (OpenID Connect says
-				// neither). An access token's says otherwise and is no identity.
-				return jwks.NewRemote(jwks.Config{
-					URL: url, Client: client, Now: now,
-					Profile: jwks.Profile{Types: []string{"", "JWT"}, Algorithms: s.Algorithms, MaxBytes: issuer.MaxAssertion},
-				})
-			},
-		})
-		if err != nil {
-			return nil, fmt.Errorf("providers[%d]: %w", i, err)
-		}
-		list = append(list, p)
-	}
-	return list, nil
 }
 
 func openSealer(c *settings) (*seal.Sealer, error) {
