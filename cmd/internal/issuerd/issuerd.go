@@ -65,7 +65,7 @@ func Init(ctx context.Context, o program.Options) error {
 	if err != nil {
 		return err
 	}
-	if _, err := ring.Create(c.SigningKeys, sealer, o.Clock()()); err != nil {
+	if _, err := ring.Create(ctx, ringConfig(c, sealer, o)); err != nil {
 		return err
 	}
 	db, err := store.Create(ctx, c.Store)
@@ -96,7 +96,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return hint(err)
 	}
-	signing, err := ring.Open(c.SigningKeys, sealer)
+	signing, err := ring.Open(ctx, ringConfig(c, sealer, o))
 	if err != nil {
 		return hint(err)
 	}
@@ -114,7 +114,11 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, server)
+	return listen(ctx, c, log, server, signing)
+}
+
+func ringConfig(c *settings, sealer *seal.Sealer, o program.Options) ring.Config {
+	return ring.Config{Storage: ring.File(c.SigningKeys), Sealer: sealer, Log: o.Log(), Now: o.Clock()}
 }
 
 // parts are what the issuer is made of and must be closed after it.
@@ -143,7 +147,7 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 	return issuer.New(issuer.Config{
 		URL: c.URL, Audiences: c.Audiences, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
 		Grants: grants, Providers: believed, Keys: machineKeys, Signer: p.signing,
-		KeySet: jwks.Handler(p.signing.Document, keySetMaxAge),
+		KeySet: jwks.Handler(p.signing.Document, keySetMaxAge, nil),
 		DB:     p.db, Sealer: p.sealer, Audit: p.records, Log: p.log, Now: p.now,
 	})
 }
@@ -189,7 +193,7 @@ func hint(err error) error {
 	return err
 }
 
-func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server) error {
+func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server, signing *ring.Ring) error {
 	tls, err := c.TLS.Load()
 	if err != nil {
 		return err
@@ -200,10 +204,12 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.S
 	}
 	ready := &serve.Readiness{Checks: []serve.Check{
 		{Name: "store", Err: func() error { return server.Ready(ctx) }},
+		{Name: "signing_keys", Err: signing.Ready},
 		{Name: "identity_providers", Err: server.ProvidersReady},
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return signing.Run(ctx) })
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "issuer", Listener: listeners[0], Handler: server.Handler(), TLS: tls, ReadBody: 15 * time.Second},
