@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,20 +100,20 @@ func (m *memory) Save(_ context.Context, data []byte, ifVersion int64) error {
 // line is a connection to a storage that can break.
 type line struct {
 	ring.Storage
-	cut bool
+	cut atomic.Bool
 }
 
 var errCut = errors.New("the storage is out of reach")
 
 func (l *line) Load(ctx context.Context) (data []byte, version int64, err error) {
-	if l.cut {
+	if l.cut.Load() {
 		return nil, 0, errCut
 	}
 	return l.Storage.Load(ctx)
 }
 
 func (l *line) Save(ctx context.Context, data []byte, ifVersion int64) error {
-	if l.cut {
+	if l.cut.Load() {
 		return errCut
 	}
 	return l.Storage.Save(ctx, data, ifVersion)
@@ -207,7 +208,7 @@ func verify(t testing.TB, document []byte, raw string) error {
 	return err
 }
 
-func header(t testing.TB, raw string) string {
+func header(t failer, raw string) string {
 	t.Helper()
 	head, err := base64.RawURLEncoding.DecodeString(raw[:strings.IndexByte(raw, '.')])
 	if err != nil {
@@ -217,7 +218,7 @@ func header(t testing.TB, raw string) string {
 }
 
 // signedBy is the kid of a token.
-func signedBy(t testing.TB, raw string) string {
+func signedBy(t failer, raw string) string {
 	t.Helper()
 	var h struct{ KID string }
 	if err := json.Unmarshal([]byte(header(t, raw)), &h); err != nil {
@@ -227,7 +228,7 @@ func signedBy(t testing.TB, raw string) string {
 }
 
 // published are the kids of a document.
-func published(t testing.TB, document []byte) []string {
+func published(t failer, document []byte) []string {
 	t.Helper()
 	var doc struct{ Keys []struct{ KID string } }
 	if err := json.Unmarshal(document, &doc); err != nil {
@@ -238,6 +239,12 @@ func published(t testing.TB, document []byte) []string {
 		kids = append(kids, k.KID)
 	}
 	return kids
+}
+
+// failer is a test, or a case of a property.
+type failer interface {
+	Helper()
+	Fatal(args ...any)
 }
 
 // states are those of all keys, in order.

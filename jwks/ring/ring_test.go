@@ -186,7 +186,7 @@ func TestStaleRingIsSilent(t *testing.T) {
 	wire := &line{Storage: conf.Storage}
 	conf.Storage = wire
 	r := create(t, conf)
-	wire.cut = true
+	wire.cut.Store(true)
 	c.add(stale)
 	if err := r.Advance(t.Context()); !errors.Is(err, errCut) {
 		t.Errorf("Advance = %v, want the storage's error", err)
@@ -207,7 +207,7 @@ func TestStaleRingIsSilent(t *testing.T) {
 	if _, err := r.Rotate(t.Context()); !errors.Is(err, errCut) {
 		t.Errorf("Rotate = %v, want the storage's error", err)
 	}
-	wire.cut = false
+	wire.cut.Store(false)
 	later(t, c, 0, r)
 	if err := errors.Join(r.Ready(), verify(t, r.Document(), sign(t, r))); err != nil {
 		t.Errorf("when the storage is back: %v", err)
