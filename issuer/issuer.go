@@ -59,6 +59,27 @@ type Keys interface {
 	Enrol(ctx context.Context, id string, version int64, jwks string, now time.Time, also func(*sql.Tx) error) (policy.Key, error)
 }
 
+// Ring is where the signing keys live.
+type Ring interface {
+	Keys() []SigningKey
+	// Rotate prepares a key that takes over in time.
+	Rotate(ctx context.Context) error
+	// Taint drops a key that is in the wrong hands. Errors match [ErrNoSigningKey].
+	Taint(ctx context.Context, kid string) error
+}
+
+// A SigningKey is what may be told of one.
+type SigningKey struct {
+	KID        string    `json:"kid"`
+	Alg        string    `json:"alg"`
+	State      string    `json:"state"`
+	Created    time.Time `json:"created_at"`
+	Published  time.Time `json:"published_at"`
+	ActiveFrom time.Time `json:"active_from"`
+	Retires    time.Time `json:"retires_at,omitzero"`
+	GoneAt     time.Time `json:"gone_at,omitzero"`
+}
+
 // Sealer keeps small secrets at rest: sealed ones can be opened again, those
 // under a MAC only recognised. Each purpose has keys of its own.
 type Sealer interface {
@@ -116,6 +137,9 @@ type Config struct {
 	Keys   Keys
 	Signer Signer
 	KeySet http.Handler // Serves the public keys.
+
+	// Ring is where the signing keys live.
+	Ring Ring
 
 	// OwnTokens verifies a token that this issuer signed, and returns its payload
 	// and the kid of the key.
@@ -183,7 +207,7 @@ func New(c Config) (*Server, error) {
 		check(!seen[p.Issuer] && !seen["name "+p.Name], "provider %s: its name or issuer stands twice", p.Name)
 		seen[p.Issuer], seen["name "+p.Name] = true, true
 	}
-	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
+	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.Ring != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
 	if err := errors.Join(bad...); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,9 @@ var (
 	errDeviceExpired = errors.New("the device code has expired: start again")
 )
 
+// ErrNoSigningKey means that there is no signing key of that kid.
+var ErrNoSigningKey = errors.New("there is no such signing key")
+
 // refusals says for each reason how it is answered (RFC 6749, section 5.2) and
 // what the audit calls it. The first that matches counts.
 var refusals = []struct {
@@ -79,6 +82,7 @@ var refusals = []struct {
 	{errDeviceExpired, http.StatusBadRequest, "expired_token", "expired"},
 	{errUserCode, http.StatusBadRequest, "invalid_request", "code"},
 	{policy.ErrNoSuchKey, http.StatusNotFound, "not_found", "key_unknown"},
+	{ErrNoSigningKey, http.StatusNotFound, "not_found", "kid_unknown"},
 	{policy.ErrKeyChanged, http.StatusPreconditionFailed, "precondition_failed", "key_changed"},
 	{policy.ErrKeyFinal, http.StatusConflict, "conflict", "key_final"},
 	{policy.ErrTwoSecrets, http.StatusConflict, "conflict", "two_secrets"},

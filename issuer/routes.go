@@ -71,6 +71,9 @@ func (s *Server) routes() http.Handler {
 	api(http.MethodGet, "/v1/revocations", s.listRevocations)
 	api(http.MethodPost, "/v1/revocations", s.revokeAny)
 	api(http.MethodGet, "/v1/verifiers", s.listVerifiers)
+	api(http.MethodGet, "/v1/signing-keys", s.listSigningKeys)
+	api(http.MethodPost, "/v1/signing-keys/rotate", s.rotateSigningKey)
+	api(http.MethodPost, "/v1/signing-keys/{kid}/taint", s.taintSigningKey)
 
 	r.NotFoundHandler = reply.Handler(s.Log, func(http.ResponseWriter, *http.Request) error {
 		return &reply.Refusal{Status: http.StatusNotFound, Code: "not_found", Detail: "There is no such endpoint."}

@@ -104,21 +104,28 @@ var refusedParameters = []string{"crit", "b64", "zip", "cty", "jwk", "jku", "x5u
 // [token.ErrAlgorithm], [token.ErrType], [token.ErrUnknownKey] and
 // [token.ErrSignature], and hold nothing of the token but a shortened kid.
 func (s *Set) Verify(p Profile, compact string) (payload []byte, err error) {
+	payload, _, err = s.VerifyKeyID(p, compact)
+	return payload, err
+}
+
+// VerifyKeyID is [Set.Verify] for who must know which key it was.
+func (s *Set) VerifyKeyID(p Profile, compact string) (payload []byte, kid string, err error) {
 	t, err := parseCompact(p, compact)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	k, ok := s.keys[t.header.kid]
+	kid = t.header.kid
+	k, ok := s.keys[kid]
 	if !ok {
-		return nil, fmt.Errorf("%w: kid %s", token.ErrUnknownKey, quoteKeyID(t.header.kid))
+		return nil, "", fmt.Errorf("%w: kid %s", token.ErrUnknownKey, quoteKeyID(kid))
 	}
 	if k.alg != t.header.alg {
-		return nil, fmt.Errorf("%w: the key %s is for %s alone", token.ErrAlgorithm, quoteKeyID(t.header.kid), k.alg)
+		return nil, "", fmt.Errorf("%w: the key %s is for %s alone", token.ErrAlgorithm, quoteKeyID(kid), k.alg)
 	}
 	if !k.verify(t.signed, t.signature) {
-		return nil, fmt.Errorf("%w: kid %s", token.ErrSignature, quoteKeyID(t.header.kid))
+		return nil, "", fmt.Errorf("%w: kid %s", token.ErrSignature, quoteKeyID(kid))
 	}
-	return t.payload, nil
+	return t.payload, kid, nil
 }
 
 // compactJWS is a well-formed token, not verified.

@@ -2,6 +2,7 @@ package issuerd
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/issuer"
+	"github.com/hourpass/hourpass/jwks/ring"
 )
 
 // settings is the issuer's configuration file.
@@ -35,15 +37,25 @@ type settings struct {
 	// where a request names none. Required.
 	Audiences []string `yaml:"audiences"`
 
+	// Resources are addresses that a request may name in the place of an audience
+	// (RFC 8707): from address to audience.
+	Resources map[string]string `yaml:"resources"`
+
 	// Store is the path of a SQLite file, or the URL of a PostgreSQL database:
 	// postgres://USER@HOST/DATABASE. Its password can be in the URL, in a file
 	// of libpq's form (?passfile=PATH, PGPASSFILE), or in PGPASSWORD. Required.
 	Store config.Secret `yaml:"store"`
 
-	// SigningKeys is the path of the signing keys, encrypted under
-	// KeyEncryptionKey, a file with 32 random bytes in base64. Both required.
-	SigningKeys      string `yaml:"signing_keys"`
+	// KeyEncryptionKey is the path of a file with 32 random bytes in base64. It
+	// seals the signing keys and login sessions. Required.
 	KeyEncryptionKey string `yaml:"key_encryption_key"`
+
+	// SigningKeys is the path of the signing keys. Empty: they are in the store,
+	// where several issuers share them.
+	SigningKeys string `yaml:"signing_keys"`
+
+	// Signing says how signing keys live.
+	Signing signingSettings `yaml:"signing"`
 
 	// Pepper is the path of the secret under which machine keys are hashed, of
 	// the same form. It must not lie with backups of the store. Required.
@@ -59,6 +71,31 @@ type settings struct {
 	// 12h.
 	SessionLifetime time.Duration `yaml:"session_lifetime"`
 
+	// RotationGrace is how long after the rotation of a machine key is due it
+	// still gets tokens. Absent: for ever, what is overdue is only reported.
+	RotationGrace *time.Duration `yaml:"rotation_grace"`
+
+	// OwnerAbsence is how long ago at most the identity provider has vouched for
+	// the owner of a machine key. Absent: that is not asked.
+	OwnerAbsence time.Duration `yaml:"owner_absence"`
+
+	// Rates bound how fast one client may ask.
+	Rates struct {
+		PerAddress int `yaml:"per_address"` // Requests a second. Defaults to 50.
+		PerKey     int `yaml:"per_key"`     // Tokens a minute. Defaults to 600.
+		Failures   int `yaml:"failures"`    // A minute, of an address and of a key. Defaults to 30.
+	} `yaml:"rates"`
+
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+
+	// Admins may do everything to machine keys, Auditors see everything.
+	Admins   []membersSettings `yaml:"admins"`
+	Auditors []membersSettings `yaml:"auditors"`
+
+	// Alerts say where notices go.
+	Alerts alertSettings `yaml:"alerts"`
+
 	// DrainTimeout is how long requests in flight may take after SIGTERM.
 	// Defaults to 10s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
@@ -70,24 +107,20 @@ type settings struct {
 	Grants []grantSettings `yaml:"grants"`
 
 	believed []*issuer.Provider // Made of Providers.
+	proxies  []netip.Prefix     // Made of TrustedProxies.
 }
 
-// grantSettings are as policy.Grant says.
-type grantSettings struct {
-	Name        string            `yaml:"name"`
-	Tier        string            `yaml:"tier"`
-	Scopes      []string          `yaml:"scopes"`
-	Default     []string          `yaml:"default"` // Absent: all of Scopes.
-	MaxLifetime time.Duration     `yaml:"max_lifetime"`
-	IPRanges    *[]string         `yaml:"ip_ranges"` // Absent: anywhere. []: nowhere.
-	Members     []membersSettings `yaml:"members"`
+// signingSettings are as ring.Config says.
+type signingSettings struct {
+	Algorithm string        `yaml:"algorithm"` // ES256, EdDSA or RS256. Defaults to ES256.
+	Every     time.Duration `yaml:"every"`     // How long a key signs. Defaults to 720h.
+	Lead      time.Duration `yaml:"lead"`      // How long a key is published before. Defaults to 15m.
 }
 
-type membersSettings struct {
-	Provider string                    `yaml:"provider"`
-	Groups   []string                  `yaml:"groups"`
-	Subjects []string                  `yaml:"subjects"`
-	Claims   map[string]policy.Pattern `yaml:"claims"`
+// alertSettings are as alert.Webhook says.
+type alertSettings struct {
+	Webhook string        `yaml:"webhook"`
+	Secret  config.Secret `yaml:"secret"`
 }
 
 func load(o program.Options) (*settings, map[string]policy.Grant, error) {
@@ -100,7 +133,6 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	for _, required := range []struct{ path, value string }{
 		{"url", c.URL},
 		{"store", c.Store.Reveal()},
-		{"signing_keys", c.SigningKeys},
 		{"key_encryption_key", c.KeyEncryptionKey},
 		{"pepper", c.Pepper},
 		{"audit", c.Audit},
@@ -117,6 +149,19 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p.Check(c.TokenLifetime >= 0 && c.TokenLifetime <= token.MaxLifetime, "token_lifetime", "want up to %s", token.MaxLifetime)
 	p.Check(c.SessionLifetime >= 0, "session_lifetime", "must not be negative")
 	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
+	p.Check(c.RotationGrace == nil || *c.RotationGrace >= 0, "rotation_grace", "must not be negative")
+	p.Check(c.OwnerAbsence >= 0, "owner_absence", "must not be negative")
+	p.Check(c.Rates.PerAddress >= 0 && c.Rates.PerKey >= 0 && c.Rates.Failures >= 0, "rates", "must not be negative")
+	p.Check(slices.Contains([]string{"", ring.ES256, ring.EdDSA, ring.RS256}, c.Signing.Algorithm), "signing.algorithm", "want ES256, EdDSA or RS256")
+	p.Check(c.Signing.Every >= 0 && c.Signing.Lead >= 0, "signing", "must not be negative")
+	p.Check(c.Alerts.Webhook == "" || c.Alerts.Secret.Reveal() != "", "alerts.secret", "is required with a webhook: it signs what is sent")
+	for i, text := range c.TrustedProxies {
+		network, err := token.ParseNetwork(text)
+		if err != nil {
+			p.Add("trusted_proxies["+strconv.Itoa(i)+"]", "%v", err)
+		}
+		c.proxies = append(c.proxies, network)
+	}
 	p.Check(len(c.Providers) > 0, "providers", "name at least one")
 	c.believed = c.openProviders(p, o.Clock())
 	grants := map[string]policy.Grant{}
@@ -125,40 +170,9 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 		path := "grants[" + strconv.Itoa(i) + "]"
 		_, twice := grants[g.Name]
 		p.Check(!twice, path+".name", "stands twice")
-		grants[g.Name] = g.grant(p, path, c)
+		grants[g.Name] = g.grant(p, path, c, grants)
 	}
+	members(c.Admins, p, "admins", c)
+	members(c.Auditors, p, "auditors", c)
 	return c, grants, p.Err()
-}
-
-func (s grantSettings) grant(p *config.Problems, path string, c *settings) policy.Grant {
-	g := policy.Grant{Name: s.Name, Tier: s.Tier, MaxLifetime: s.MaxLifetime}
-	if g.MaxLifetime == 0 {
-		g.MaxLifetime = token.MaxLifetime
-	}
-	p.Check(s.Name != "" && len(s.Name) <= 64, path+".name", "want 1 to 64 characters")
-	p.Check(g.MaxLifetime > 0 && g.MaxLifetime <= token.MaxLifetime, path+".max_lifetime", "want up to %s", token.MaxLifetime)
-	var err error
-	g.Scopes, err = token.NewScopes(s.Scopes...)
-	p.Check(err == nil && len(g.Scopes) > 0, path+".scopes", "want scopes such as chat:faq-bot, each once")
-	if g.Default = g.Scopes; s.Default != nil {
-		g.Default, err = token.NewScopes(s.Default...)
-		p.Check(err == nil && g.Default.Within(g.Scopes), path+".default", "want scopes that scopes covers")
-	}
-	if s.IPRanges != nil {
-		g.IPRanges = []netip.Prefix{}
-		for i, text := range *s.IPRanges {
-			network, err := token.ParseNetwork(text)
-			if err != nil {
-				p.Add(path+".ip_ranges["+strconv.Itoa(i)+"]", "%v", err)
-			}
-			g.IPRanges = append(g.IPRanges, network)
-		}
-	}
-	p.Check(len(s.Members) > 0, path+".members", "nobody may hold this grant")
-	for i, m := range s.Members {
-		at := path + ".members[" + strconv.Itoa(i) + "]"
-		m.check(p, at, c)
-		g.Members = append(g.Members, policy.Members(m))
-	}
-	return g
 }

@@ -38,12 +38,15 @@ func Validate(_ context.Context, o program.Options) error {
 // Init makes the state that an issuer starts with: the key-encryption key, the
 // pepper, the first signing key and an empty store. It refuses if any of them is
 // there, because each is worthless without the others.
-func Init(ctx context.Context, o program.Options) error {
+func Init(ctx context.Context, o program.Options) (err error) {
 	c, _, err := load(o)
 	if err != nil {
 		return err
 	}
-	files := []string{c.KeyEncryptionKey, c.Pepper, c.SigningKeys}
+	files := []string{c.KeyEncryptionKey, c.Pepper}
+	if c.SigningKeys != "" {
+		files = append(files, c.SigningKeys)
+	}
 	if path, ok := store.File(c.Store.Reveal()); ok {
 		files = append(files, path)
 	}
@@ -60,9 +63,7 @@ func Init(ctx context.Context, o program.Options) error {
 	if err != nil {
 		return err
 	}
-	if err := db.Close(); err != nil {
-		return fmt.Errorf("closing the store: %w", err)
-	}
+	defer func() { err = errors.Join(err, db.Close()) }()
 	for _, path := range []string{c.KeyEncryptionKey, c.Pepper} {
 		if err := seal.NewKeyFile(path); err != nil {
 			return err
@@ -72,11 +73,15 @@ func Init(ctx context.Context, o program.Options) error {
 	if err != nil {
 		return err
 	}
-	if _, err := ring.Create(c.SigningKeys, sealer, o.Clock()()); err != nil {
+	if _, err := ring.Create(ctx, ringConfig(c, sealer, db, o)); err != nil {
 		return err
 	}
+	signingKeys := c.SigningKeys
+	if signingKeys == "" {
+		signingKeys = "in the store"
+	}
 	for what, path := range map[string]string{
-		"key-encryption key": c.KeyEncryptionKey, "pepper": c.Pepper, "signing keys": c.SigningKeys, "store": store.Name(c.Store.Reveal()),
+		"key-encryption key": c.KeyEncryptionKey, "pepper": c.Pepper, "signing keys": signingKeys, "store": store.Name(c.Store.Reveal()),
 	} {
 		if _, err := fmt.Fprintf(o.Stdout, "made the %s: %s\n", what, path); err != nil {
 			return err
@@ -109,15 +114,15 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return hint(err)
 	}
-	signing, err := ring.Open(c.SigningKeys, sealer)
-	if err != nil {
-		return hint(err)
-	}
 	db, err := store.Open(ctx, c.Store.Reveal())
 	if err != nil {
 		return hint(err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	signing, err := ring.Open(ctx, ringConfig(c, sealer, db, o))
+	if err != nil {
+		return hint(err)
+	}
 	records, err := audit.Open(c.Audit, true)
 	if err != nil {
 		return err
@@ -127,7 +132,18 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, server)
+	return listen(ctx, c, log, server, signing)
+}
+
+func ringConfig(c *settings, sealer *seal.Sealer, db *sql.DB, o program.Options) ring.Config {
+	var where ring.Storage = ring.Table{DB: db}
+	if c.SigningKeys != "" {
+		where = ring.File(c.SigningKeys)
+	}
+	return ring.Config{
+		Storage: where, Sealer: sealer, Alg: c.Signing.Algorithm, Every: c.Signing.Every, Lead: c.Signing.Lead,
+		Log: o.Log(), Now: o.Clock(),
+	}
 }
 
 // parts are what the issuer is made of and must be closed after it.
@@ -150,10 +166,13 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 		return nil, err
 	}
 	return issuer.New(issuer.Config{
-		URL: c.URL, Audiences: c.Audiences, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
-		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing,
-		KeySet: jwks.Handler(p.signing.Document, keySetMaxAge),
-		DB:     p.db, Sealer: p.sealer, Audit: p.records, Log: p.log, Now: p.now,
+		URL: c.URL, Audiences: c.Audiences, Resources: c.Resources, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
+		RotationGrace: rotationGrace(c), OwnerAbsence: c.OwnerAbsence, Rates: issuer.Rates(c.Rates), TrustedProxies: c.proxies,
+		Admins: asMembers(c.Admins), Auditors: asMembers(c.Auditors),
+		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing, Ring: signingKeys{p.signing},
+		KeySet:    jwks.Handler(p.signing.Document, keySetMaxAge, nil),
+		OwnTokens: ownTokens(p.signing), VerifyClient: verifyClient, CheckClientKeys: checkClientKeys,
+		DB: p.db, Sealer: p.sealer, Audit: p.records, Log: p.log, Now: p.now,
 	})
 }
 
@@ -174,7 +193,7 @@ func hint(err error) error {
 	return err
 }
 
-func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server) error {
+func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server, signing *ring.Ring) error {
 	tls, err := c.TLS.Load()
 	if err != nil {
 		return err
@@ -185,10 +204,12 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.S
 	}
 	ready := &serve.Readiness{Checks: []serve.Check{
 		{Name: "store", Err: func() error { return server.Ready(ctx) }},
+		{Name: "signing_keys", Err: signing.Ready},
 		{Name: "identity_providers", Err: server.ProvidersReady},
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { return signing.Run(ctx) })
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "issuer", Listener: listeners[0], Handler: server.Handler(), TLS: tls, ReadBody: 15 * time.Second},
