@@ -44,7 +44,7 @@ func (h *house) makeKey(change func(*policy.Key), life time.Duration) key {
 	if change != nil {
 		change(&k)
 	}
-	made, secret, err := s.Create(h.t.Context(), k, life, h.now())
+	made, secret, err := s.Create(h.t.Context(), k, life, h.now(), nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestDisabledKey(t *testing.T) {
 	h.refused("a disabled key, before anything else is looked at", k.Secret, url.Values{"grant_type": {"refresh_token"}}, "unauthorized_client", "key_not_active")
 	_, body := h.api(http.MethodGet, "/v1/keys", l.Access, "")
 	var list struct{ Keys []policy.Key }
-	if err := json.Unmarshal(body, &list); err != nil || len(list.Keys) != 1 || list.Keys[0].State != policy.Disabled || list.Keys[0].DisabledReason != "lost laptop" || list.Keys[0].LastUsedAt.IsZero() {
+	if err := json.Unmarshal(body, &list); err != nil || len(list.Keys) != 1 || list.Keys[0].State != policy.Disabled || list.Keys[0].StateReason != "lost laptop" || list.Keys[0].LastUsedAt.IsZero() {
 		t.Errorf("the list says %s", body)
 	}
 }

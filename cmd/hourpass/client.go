@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,9 +45,26 @@ func newClient(issuer string) (*client, error) {
 // refused is what the issuer said no with.
 type refused struct {
 	Status   int
-	Code     string `json:"error"`
-	Detail   string `json:"error_description"`
-	Decision string `json:"decision_id"`
+	Code     string
+	Detail   string
+	Decision string
+}
+
+// UnmarshalJSON reads the refusals of OAuth (RFC 6749, section 5.2) and those of
+// the API (RFC 9457).
+func (r *refused) UnmarshalJSON(b []byte) error {
+	var body struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+		Code        string `json:"code"`
+		Detail      string `json:"detail"`
+		Decision    string `json:"decision_id"`
+	}
+	if err := json.Unmarshal(b, &body); err != nil {
+		return err
+	}
+	r.Code, r.Detail, r.Decision = cmp.Or(body.Error, body.Code), cmp.Or(body.Description, body.Detail), body.Decision
+	return nil
 }
 
 func (r *refused) Error() string {
