@@ -248,7 +248,8 @@ func postgresFolder() (string, error) {
 	if len(found) == 0 {
 		return "", errors.New("postgres is missing: run `make test` (it installs the test peers)")
 	}
-	return filepath.Dir(found[len(found)-1]), nil
+	program, err := filepath.EvalSymlinks(found[len(found)-1]) // initdb lies beside it, not beside a link.
+	return filepath.Dir(program), err
 }
 
 // unprivileged is a user that owns nothing of worth.

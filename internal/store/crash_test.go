@@ -11,7 +11,7 @@ import (
 
 // kills is how often a test kills a writer or a server; in between, some rows
 // are committed.
-const kills, between = 6, 40
+const kills, between = 4, 40
 
 // TestCommitsSurviveTheWriter: whatever was answered is there after SIGKILL.
 func TestCommitsSurviveTheWriter(t *testing.T) {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -42,6 +43,15 @@ func TestNoFileBySurprise(t *testing.T) {
 	}
 	if _, err := store.Open(t.Context(), empty); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Open of an empty file: %v, want ErrNotExist", err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	half := filepath.Join(dir, "half.db")
+	if _, err := store.Create(cancelled, half); err == nil {
+		t.Error("Create that was called off: no error")
+	}
+	if left, _ := filepath.Glob(half + "*"); len(left) > 0 {
+		t.Errorf("Create that failed left %v", left)
 	}
 	t.Chdir(dir)
 	relative, err := store.Create(t.Context(), "relative.db")
