@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
-	"github.com/hourpass/hourpass/internal/policy"
-	"github.com/hourpass/hourpass/internal/store"
 )
 
 // Token types of RFC 8693, section 3.
@@ -26,89 +24,153 @@ const (
 // again, and get the same token again: its first answer may have been lost.
 const HonestRetry = 30 * time.Second
 
-// exchange is the grant of RFC 8693: the identity is a token of a trusted
-// provider, made for one of the accepted clients.
-func (s *Server) exchange(ctx context.Context, req *tokenRequest, key policy.Key, rec *audit.Record, now time.Time) (any, error) {
-	raw := req.param("subject_token")
+// exchange is one request that mints: who asks for what, with which key.
+type exchange struct {
+	*Server
+	client client
+	req    *tokenRequest
+	rec    *audit.Record
+	now    time.Time
+}
+
+// tokenExchange is the grant of RFC 8693: the identity is a token of a trusted
+// provider, made for one of the accepted clients; or the token is one of ours,
+// to be narrowed.
+func (x exchange) tokenExchange(ctx context.Context) (any, error) {
+	raw := x.req.form["subject_token"]
 	if raw == "" {
 		return nil, badRequest("subject_token is missing: a machine key alone gets no token.")
 	}
-	if t := req.param("subject_token_type"); t != typeIDToken && t != typeJWT {
-		return nil, badRequest("subject_token_type must be " + typeIDToken + " or " + typeJWT + ".")
-	}
-	if t := req.param("requested_token_type"); t != "" && t != typeAccessToken && t != typeJWT {
+	if t := x.req.form["requested_token_type"]; t != "" && t != typeAccessToken && t != typeJWT {
 		return nil, badRequest("requested_token_type must be " + typeAccessToken + ".")
 	}
-	provider, err := s.providerOf(raw)
+	var answer tokenAnswer
+	var err error
+	switch t := x.req.form["subject_token_type"]; t {
+	case typeIDToken, typeJWT:
+		answer, err = x.byAssertion(ctx, raw)
+	case typeAccessToken:
+		answer, err = x.narrow(ctx, raw)
+	default:
+		return nil, badRequest("subject_token_type must be " + typeIDToken + ", " + typeJWT + ", or " + typeAccessToken + " to narrow a token of ours.")
+	}
 	if err != nil {
-		return nil, err
+		return nil, subjectError{err}
 	}
-	who, err := provider.identify(raw, expectation{Audiences: provider.Audiences}, now)
-	if err != nil {
-		return nil, err
-	}
-	rec.Identity = who.String()
-	m, err := s.mint(req, key, who.Identity, provider.CapExpiry, now)
-	if err != nil {
-		return nil, err
-	}
-	m, err = s.useOnce(ctx, req, key, who, raw, m, now)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Keys.Used(ctx, key.ID, now); err != nil {
-		return nil, err
-	}
-	m.note(rec)
-	answer := m.answer(now)
 	answer.IssuedType = typeAccessToken
 	return answer, nil
 }
 
-// useOnce marks the identity token as used for m. If the same key used it
-// moments ago for the same request, it returns what it got then; any other use
-// is a replay. The mark outlives the identity token, restarts included.
-func (s *Server) useOnce(ctx context.Context, req *tokenRequest, key policy.Key, who assertion, raw string, m minted, now time.Time) (minted, error) {
+// jwtBearer is the grant of RFC 7523, section 2.1.
+func (x exchange) jwtBearer(ctx context.Context) (any, error) {
+	raw := x.req.form["assertion"]
+	if raw == "" {
+		return nil, badRequest("assertion is missing: a machine key alone gets no token.")
+	}
+	return x.byAssertion(ctx, raw)
+}
+
+// clientCredentials is the grant of RFC 6749, section 4.4: the identity stands
+// beside the key as a client assertion, unless the key needs none.
+func (x exchange) clientCredentials(ctx context.Context) (any, error) {
+	if x.req.Client.Identity != "" {
+		return x.byAssertion(ctx, x.req.Client.Identity)
+	}
+	m, err := x.mint(nil, false)
+	if err != nil {
+		return nil, err
+	}
+	return x.use(ctx, m, nil)
+}
+
+// byAssertion mints for whom an identity token names.
+func (x exchange) byAssertion(ctx context.Context, raw string) (tokenAnswer, error) {
+	provider, err := x.providerOf(raw)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	who, err := provider.identify(raw, expectation{Audiences: provider.Audiences}, x.now)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	x.rec.Identity = who.String()
+	m, err := x.mint(&who.Identity, provider.CapExpiry)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	mark, err := x.mark(who, raw, m)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	return x.use(ctx, m, mark)
+}
+
+// use commits what the token leaves behind and returns the answer. mark, if not
+// nil, is the identity token's.
+func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswer, error) {
+	var marks []*usedOnce
+	for _, m := range []*usedOnce{mark, x.client.proof} {
+		if m != nil {
+			marks = append(marks, m)
+		}
+	}
+	err := x.uses.commit(x.client.key, marks...)
+	if errors.Is(err, errUsed) && mark != nil && x.client.proof == nil {
+		m, err = x.retry(ctx, mark)
+	}
+	if errors.Is(err, errUsed) {
+		x.Log.Warn("an assertion was presented again", "alarm", "replay", "key", x.client.key.ID, "identity", x.rec.Identity)
+		err = errReplay
+	}
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	x.Keys.Used(x.client.key.ID, x.client.number, x.req.From, x.now)
+	m.note(x.rec)
+	return m.answer(x.now), nil
+}
+
+// mark is the mark of an identity token as used for m.
+func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
 	fingerprint := digest("jti", who.id)
 	if who.id == "" {
 		// Without the signature: an ECDSA signature has a twin that anybody can
 		// compute, and the pair would count as two tokens.
 		fingerprint = digest("signed part", raw[:strings.LastIndexByte(raw, '.')])
 	}
-	asked := digest(req.Scope.String(), fmt.Sprint(req.HasScope), req.Audience)
 	plain, err := json.Marshal(m)
 	if err != nil {
-		return minted{}, fmt.Errorf("keeping a used identity token: %w", err)
+		return nil, fmt.Errorf("keeping a used identity token: %w", err)
 	}
-	sealed, err := s.Sealer.Seal(sealAnswer, plain)
+	sealed, err := x.Sealer.Seal(sealAnswer, plain)
 	if err != nil {
-		return minted{}, fmt.Errorf("keeping a used identity token: %w", err)
+		return nil, fmt.Errorf("keeping a used identity token: %w", err)
 	}
-	forget := who.Expires.Add(time.Minute)
-	_, err = s.DB.ExecContext(ctx, `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7)`, who.Issuer, fingerprint, key.ID, now.Unix(), asked, sealed, forget.Unix())
-	if err == nil {
-		return m, nil
-	}
-	if !store.IsConflict(err) {
-		return minted{}, fmt.Errorf("keeping a used identity token: %w", err)
-	}
+	return &usedOnce{
+		issuer: who.Issuer, fingerprint: fingerprint, key: x.client.key.ID, at: x.now,
+		request: digest(x.req.Grant, x.req.Scope.String(), fmt.Sprint(x.req.HasScope), x.req.Audience),
+		sealed:  sealed, forget: who.Expires.Add(time.Minute),
+	}, nil
+}
 
+// retry returns what the same key got moments ago for the same identity token
+// and the same request; any other use is errUsed.
+func (x exchange) retry(ctx context.Context, mark *usedOnce) (minted, error) {
 	var usedBy string
 	var usedAt int64
-	var askedThen []byte
-	err = s.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE issuer = $1 AND fingerprint = $2`,
-		who.Issuer, fingerprint).Scan(&usedBy, &usedAt, &askedThen, &sealed)
+	var request, sealed []byte
+	err := x.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE issuer = $1 AND fingerprint = $2`,
+		mark.issuer, mark.fingerprint).Scan(&usedBy, &usedAt, &request, &sealed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return minted{}, errReplay // Forgotten between the two queries.
+		return minted{}, errUsed // Forgotten between the two queries.
 	case err != nil:
 		return minted{}, fmt.Errorf("reading a used identity token: %w", err)
-	case usedBy != key.ID || !bytes.Equal(askedThen, asked) || now.Sub(time.Unix(usedAt, 0)) > HonestRetry:
-		s.Log.Warn("an identity token was presented again", "alarm", "replay", "key", key.ID, "first_key", usedBy, "identity", who.String())
-		return minted{}, errReplay
+	case usedBy != mark.key || !bytes.Equal(request, mark.request) || x.now.Sub(time.Unix(usedAt, 0)) > HonestRetry:
+		return minted{}, errUsed
 	}
-	if plain, err = s.Sealer.Open(sealAnswer, sealed); err != nil {
+	plain, err := x.Sealer.Open(sealAnswer, sealed)
+	if err != nil {
 		return minted{}, fmt.Errorf("reading a used identity token: %w", err)
 	}
 	var before minted
@@ -123,8 +185,12 @@ const (
 	sealAnswer  = "exchange answer"
 	sealLogin   = "login"
 	sealSession = "session"
+	sealDevice  = "device login"
 	macState    = "login state"
 	macCode     = "authorization code"
 	macAccess   = "login access token"
 	macRefresh  = "refresh token"
+	macDevice   = "device code"
+	macUser     = "user code"
+	macIdentity = "identity"
 )

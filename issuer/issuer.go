@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
@@ -37,17 +38,25 @@ type Signer interface {
 	Sign(payload []byte, typ string) (string, error)
 }
 
-// Keys is where machine keys are kept.
+// Keys is where machine keys are kept. What is passed as also is done in the
+// transaction of the change. Errors are those of [policy].
 type Keys interface {
 	// Authenticate returns the key that has the presented text as a live secret,
-	// whatever its state. Errors match [policy.ErrUnknownKey] unless the store
-	// failed.
-	Authenticate(ctx context.Context, presented string, now time.Time) (policy.Key, error)
-	Create(ctx context.Context, k policy.Key, life time.Duration, now time.Time) (policy.Key, string, error)
-	List(ctx context.Context, owner string) ([]policy.Key, error)
-	// Disable returns [policy.ErrNoSuchKey] where the owner has no such key.
-	Disable(ctx context.Context, owner, id, reason string) error
-	Used(ctx context.Context, id string, now time.Time) error
+	// whatever its state, and the secret's number. The key may be as of a moment
+	// ago; Stale tells, and Forget makes the next look a fresh one.
+	Authenticate(ctx context.Context, presented string, now time.Time) (policy.Key, int64, error)
+	Stale(ctx context.Context, tx *sql.Tx, keys []policy.Key) ([]string, error)
+	Forget(id string)
+	Used(id string, secret int64, network string, now time.Time)
+	Flush(ctx context.Context) error
+
+	Get(ctx context.Context, id string) (policy.Key, error)
+	List(ctx context.Context, f policy.KeyFilter, now time.Time) (list []policy.Key, next string, err error)
+	Create(ctx context.Context, k policy.Key, life time.Duration, now time.Time, also func(*sql.Tx) error) (policy.Key, string, error)
+	Update(ctx context.Context, id string, version int64, change func(*policy.Key) error, also func(*sql.Tx) error) (policy.Key, error)
+	Rotate(ctx context.Context, id string, version int64, overlap time.Duration, now time.Time, also func(*sql.Tx) error) (policy.Key, string, error)
+	EndSecret(ctx context.Context, id string, version, number int64, now time.Time, also func(*sql.Tx) error) (policy.Key, error)
+	Enrol(ctx context.Context, id string, version int64, jwks string, now time.Time, also func(*sql.Tx) error) (policy.Key, error)
 }
 
 // Sealer keeps small secrets at rest: sealed ones can be opened again, those
@@ -69,12 +78,33 @@ type Config struct {
 	// is meant where a request names none.
 	Audiences []string
 
+	// Resources are the addresses that a request may name in the place of an
+	// audience (RFC 8707). Each is the audience's that it maps to.
+	Resources map[string]string
+
 	// Lifetime is how long tokens live where nothing shortens it. Zero is
 	// token.MaxLifetime, and more is refused.
 	Lifetime time.Duration
 
 	// Session is how long a browser login can be refreshed. Zero is 12 hours.
 	Session time.Duration
+
+	// RotationGrace is how long after its rotation is due a machine key still
+	// gets tokens. Negative is for ever: what is overdue is only reported.
+	RotationGrace time.Duration
+
+	// OwnerAbsence is how long ago at most a provider has vouched for a key's
+	// owner; beyond it the key gets no tokens. Zero asks for nothing.
+	OwnerAbsence time.Duration
+
+	// Rates bound how fast the issuer is asked.
+	Rates Rates
+
+	// TrustedProxies are the networks whose word on a client's address is taken.
+	TrustedProxies []netip.Prefix
+
+	// Admins may do everything to keys, Auditors see everything. None: nobody.
+	Admins, Auditors []policy.Members
 
 	// Grants by name. A key's grant that is not here gives nothing.
 	Grants map[string]policy.Grant
@@ -86,7 +116,17 @@ type Config struct {
 	Keys   Keys
 	Signer Signer
 	KeySet http.Handler // Serves the public keys.
-	DB     *sql.DB      // Holds logins, sessions and used assertions.
+
+	// OwnTokens verifies a token that this issuer signed, and returns its payload
+	// and the kid of the key.
+	OwnTokens func(compact string, now time.Time) (payload []byte, kid string, err error)
+	// VerifyClient verifies what a client signed with one of the public keys that
+	// it was enrolled with, and returns its payload.
+	VerifyClient func(jwks, compact string, now time.Time) (payload []byte, err error)
+	// CheckClientKeys says why a set of public keys can't be enrolled, or nil.
+	CheckClientKeys func(jwks string) error
+
+	DB     *sql.DB // Holds logins, sessions and used assertions.
 	Sealer Sealer
 	Audit  *audit.Log
 	Log    *slog.Logger
@@ -96,8 +136,12 @@ type Config struct {
 // Server is the issuer. Serve [Server.Handler], and run [Server.Run] beside it.
 type Server struct {
 	Config
-	handler  http.Handler
-	sessions sessionLocks
+	handler   http.Handler
+	sessions  sessionLocks
+	throttles throttles
+	uses      *committer
+	feed      *feed
+	stopping  chan struct{} // Closed when Run ends.
 }
 
 // New returns a server, or all that is wrong with c at once. It starts nothing.
@@ -120,6 +164,13 @@ func New(c Config) (*Server, error) {
 	check(c.Lifetime > 0 && c.Lifetime <= token.MaxLifetime, "lifetime: want more than 0 and at most %s", token.MaxLifetime)
 	check(c.Session > 0 && c.Session <= 30*24*time.Hour, "session: want more than 0 and at most 30 days")
 	check(len(c.Audiences) > 0 && !slices.Contains(c.Audiences, ""), "audiences: want at least one, none empty")
+	for resource, audience := range c.Resources {
+		u, err := url.Parse(resource)
+		check(err == nil && u.IsAbs() && u.Fragment == "", "resource %s: want an absolute URI without a fragment", resource)
+		check(slices.Contains(c.Audiences, audience), "resource %s: %s is no audience", resource, audience)
+	}
+	c.Rates.defaults()
+	check(c.Rates.PerAddress > 0 && c.Rates.PerKey > 0 && c.Rates.Failures > 0, "rates: want more than 0")
 	check(len(c.Grants) > 0, "grants: none, so nobody could get a token")
 	check(len(c.Providers) > 0, "providers: none, so nobody could be known")
 	for name, g := range c.Grants {
@@ -132,11 +183,12 @@ func New(c Config) (*Server, error) {
 		check(!seen[p.Issuer] && !seen["name "+p.Name], "provider %s: its name or issuer stands twice", p.Name)
 		seen[p.Issuer], seen["name "+p.Name] = true, true
 	}
-	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
+	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
 	if err := errors.Join(bad...); err != nil {
 		return nil, err
 	}
-	s := &Server{Config: c}
+	s := &Server{Config: c, throttles: newThrottles(c.Rates), uses: &committer{db: c.DB, keys: c.Keys}, stopping: make(chan struct{})}
+	s.feed = newFeed(s)
 	s.handler = s.routes()
 	return s, nil
 }
@@ -147,7 +199,10 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // Run keeps the providers' metadata and keys fresh and forgets what has expired,
 // until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
+	defer close(s.stopping)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.feed.run(ctx) })
+	group.Go(func() error { return s.noteUses(ctx) })
 	for _, p := range s.Providers {
 		group.Go(func() error { return p.Run(ctx, s.Log) })
 	}
@@ -188,6 +243,8 @@ func (s *Server) forget(ctx context.Context) error {
 	for {
 		now := s.Now().Unix()
 		for _, query := range []string{
+			`DELETE FROM device_logins WHERE expires_at < $1`,
+			`DELETE FROM revocations WHERE until < $1`,
 			`DELETE FROM logins WHERE expires_at < $1`,
 			`DELETE FROM sessions WHERE ends_at < $1`,
 			`DELETE FROM used_assertions WHERE forget_at < $1`,
@@ -199,6 +256,25 @@ func (s *Server) forget(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// flushEvery is how old the note of a key's last use may get before it is kept.
+const flushEvery = 5 * time.Second
+
+// noteUses keeps the notes of keys' last uses, the last ones included.
+func (s *Server) noteUses(ctx context.Context) error {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		if err := s.Keys.Flush(context.WithoutCancel(ctx)); err != nil {
+			s.Log.Error("noting keys' uses", "err", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return s.Keys.Flush(context.WithoutCancel(ctx))
 		case <-tick.C:
 		}
 	}

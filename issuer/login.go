@@ -41,8 +41,9 @@ type login struct {
 	Browser     []byte `json:"browser"`  // MAC of the cookie of the browser that started it.
 	ClientID    string `json:"client_id"`
 	RedirectURI string `json:"redirect_uri"`
-	Challenge   string `json:"challenge"` // Of PKCE with the client.
-	State       string `json:"state"`     // The client's.
+	Challenge   string `json:"challenge"`        // Of PKCE with the client.
+	State       string `json:"state"`            // The client's.
+	Device      []byte `json:"device,omitempty"` // The device that waits for the login, in the place of all but ClientID.
 }
 
 // authorize starts a browser login (RFC 6749, section 4.1.1; RFC 7636): it
@@ -73,19 +74,22 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	return s.startLogin(w, r, provider, login{
+		ClientID: q["client_id"], RedirectURI: q["redirect_uri"], Challenge: q["code_challenge"], State: q["state"],
+	})
+}
+
+// startLogin remembers the login and sends the browser to the provider.
+func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Provider, l login) error {
 	browser, err := s.browser(w, r)
 	if err != nil {
 		return err
 	}
-	l := login{
-		Provider: provider.Name, Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Browser: s.Sealer.MAC(macState, []byte(browser)),
-		ClientID: q["client_id"], RedirectURI: q["redirect_uri"], Challenge: q["code_challenge"], State: q["state"],
-	}
+	l.Provider, l.Nonce, l.Verifier, l.Browser = provider.Name, rand.Text(), oauth2.GenerateVerifier(), s.Sealer.MAC(macState, []byte(browser))
 	state := rand.Text()
 	to, err := provider.authURL(s.callbackURL(provider), state, l.Nonce, l.Verifier)
 	if err != nil {
-		ref, _ := refusal(err)
-		return ref
+		return err
 	}
 	plain, err := json.Marshal(l)
 	if err != nil {
@@ -107,31 +111,44 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
 	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: clientIP(r)}
-	to, err := s.finishLogin(r, &rec, now)
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: s.clientAddr(r).String()}
+	l, p, err := s.finishLogin(r, &rec, now)
+	to := ""
+	if err == nil && l.Device == nil {
+		to, err = s.codeRedirect(r.Context(), l, p, now)
+	}
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
+	}
+	if l.Device != nil {
+		return s.confirmPage(w, r, l, p, now)
 	}
 	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // To a loopback address that authorize checked.
 	return nil
 }
 
-// finishLogin returns where to send the browser, with a code of our own.
-func (s *Server) finishLogin(r *http.Request, rec *audit.Record, now time.Time) (string, error) {
+// finishLogin takes the login that the browser comes back from, and has the
+// provider prove who it was.
+func (s *Server) finishLogin(r *http.Request, rec *audit.Record, now time.Time) (login, proof, error) {
 	l, provider, q, err := s.takeLogin(r, now)
 	if err != nil {
-		return "", err
+		return login{}, proof{}, err
 	}
 	if q["error"] != "" {
 		// What the provider says is a stranger's text: neither shown nor sent on.
-		return "", fmt.Errorf("%w: it answered with an error", errProviderRefused)
+		return login{}, proof{}, fmt.Errorf("%w: it answered with an error", errProviderRefused)
 	}
 	p, err := provider.redeem(r.Context(), s.callbackURL(provider), q["code"], l.Verifier, l.Nonce, now)
 	if err != nil {
-		return "", err
+		return login{}, proof{}, err
 	}
 	rec.Identity = p.identity.String()
-	code, err := s.openSession(r.Context(), l, p, now)
+	return l, p, nil
+}
+
+// codeRedirect is where to send the browser, with a code of our own.
+func (s *Server) codeRedirect(ctx context.Context, l login, p proof, now time.Time) (string, error) {
+	code, err := s.openSession(ctx, l, p, now)
 	if err != nil {
 		return "", err
 	}
@@ -253,11 +270,15 @@ func (s *Server) browser(w http.ResponseWriter, r *http.Request) (string, error)
 		return "", badRequest("The browser sends a cookie of ours twice: delete this site's cookies.")
 	}
 	value := rand.Text()
+	s.setBrowser(w, value)
+	return value, nil
+}
+
+func (s *Server) setBrowser(w http.ResponseWriter, value string) {
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the issuer's URL is https.
 		Name: s.browserName(), Value: value, Path: "/", MaxAge: int(loginLife / time.Second),
 		HttpOnly: true, Secure: s.secure(), SameSite: http.SameSiteLaxMode,
 	})
-	return value, nil
 }
 
 func noStore(w http.ResponseWriter) {
@@ -289,9 +310,9 @@ func (s *Server) openSession(ctx context.Context, l login, p proof, now time.Tim
 	if err != nil {
 		return "", err
 	}
-	if _, err := s.DB.ExecContext(ctx, `INSERT INTO sessions (id, client_id, sealed, code_mac, code_challenge, redirect_uri, code_ends_at,
-		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, 0, $8, 0)`,
-		id, l.ClientID, sealed, s.Sealer.MAC(macCode, []byte(code)), l.Challenge, l.RedirectURI,
+	if _, err := s.DB.ExecContext(ctx, `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_mac, code_challenge, redirect_uri, code_ends_at,
+		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, $9, 0)`,
+		id, l.ClientID, s.identityMAC(p.identity.String()), sealed, s.Sealer.MAC(macCode, []byte(code)), l.Challenge, l.RedirectURI,
 		now.Add(codeLife).Unix(), now.Add(s.Session).Unix()); err != nil {
 		return "", errors.Join(errors.New("keeping a login"), err)
 	}

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"time"
@@ -19,26 +20,62 @@ type minted struct {
 	Expires time.Time `json:"exp"`
 }
 
-// mint decides what key and identity together get of what req asks for, and
-// signs it. Nothing is kept and nothing let out yet.
-func (s *Server) mint(req *tokenRequest, key policy.Key, who policy.Identity, capByIDP bool, now time.Time) (minted, error) {
-	d, err := policy.Decide(s.Grants, key, who, policy.Request{
-		Scope: req.Scope, HasScope: req.HasScope, Lifetime: s.Lifetime, CapByIDP: capByIDP,
-	}, now)
+// mint decides what key and identity together get of what is asked for, and
+// signs it. who is nil where there is no identity. Nothing is kept and nothing
+// let out yet.
+func (x exchange) mint(who *policy.Identity, capByIDP bool) (minted, error) {
+	d, err := policy.Decide(x.Grants, x.client.key, who, x.request(capByIDP), x.now)
 	if err != nil {
 		return minted{}, err
 	}
 	c := token.Claims{
-		Issuer: s.URL, Subject: who.String(), Audience: req.Audience, ClientID: key.ID, ID: rand.Text(),
-		IssuedAt: now.Truncate(time.Second), NotBefore: now.Truncate(time.Second), Expires: d.Expires.Truncate(time.Second),
-		Scope: d.Scope, Grant: d.Grant, Tier: d.Tier, Team: key.Team, Groups: d.Groups, IP: d.IP,
-		AuthTime: who.AuthTime, ACR: who.ACR, AMR: who.AMR,
+		Issuer: x.URL, Subject: d.Subject, Audience: x.req.Audience, ClientID: x.client.key.ID,
+		IssuedAt: x.now.Truncate(time.Second), NotBefore: x.now.Truncate(time.Second), Expires: d.Expires.Truncate(time.Second),
+		Scope: d.Scope, Grant: d.Grant, Tier: d.Tier, Team: x.client.key.Team, Groups: d.Groups, IP: d.IP, Limits: d.Limits, Params: d.Params,
 	}
+	if who != nil {
+		c.AuthTime, c.ACR, c.AMR = who.AuthTime, who.ACR, who.AMR
+	}
+	return x.sign(c)
+}
+
+func (x exchange) request(capByIDP bool) policy.Request {
+	return policy.Request{Scope: x.req.Scope, HasScope: x.req.HasScope, Lifetime: x.Lifetime, CapByIDP: capByIDP, Grace: x.RotationGrace}
+}
+
+// narrow swaps a token of ours for a smaller one that names its holder: the
+// machine key that asks (RFC 8693, sections 1.1 and 4.1).
+func (x exchange) narrow(ctx context.Context, raw string) (tokenAnswer, error) {
+	parent, kid, err := x.ourToken(raw, x.now)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	x.rec.Identity = parent.Subject
+	if x.revoked(&parent, kid) {
+		return tokenAnswer{}, fmt.Errorf("%w: it was revoked", errSubjectToken)
+	}
+	if parent.Audience != x.req.Audience {
+		return tokenAnswer{}, errTarget // Another audience would be more, not less.
+	}
+	c, err := policy.Narrow(parent, x.client.key.ID, x.request(false), x.now)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	m, err := x.sign(c)
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	return x.use(ctx, m, nil)
+}
+
+// sign gives the claims an id and signs them.
+func (x exchange) sign(c token.Claims) (minted, error) {
+	c.ID = rand.Text()
 	payload, err := c.Encode()
 	if err != nil {
 		return minted{}, fmt.Errorf("encoding a token: %w", err)
 	}
-	signed, err := s.Signer.Sign(payload, token.Type)
+	signed, err := x.Signer.Sign(payload, token.Type)
 	if err != nil {
 		return minted{}, fmt.Errorf("signing a token: %w", err)
 	}

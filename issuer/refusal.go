@@ -21,7 +21,20 @@ var (
 	errRefresh  = errors.New("the refresh token is unknown, used or expired: log in again")
 	errSession  = errors.New("a fresh login is needed")
 	errNoAudit  = errors.New("the decision could not be recorded")
-	errKeyOwner = errors.New("there is no such key among yours")
+	errStale    = errors.New("the login is too long ago for this: log in again")
+	errRole     = errors.New("this is not yours to do")
+	errNotYours = errors.New("the key may not be given that by you")
+
+	errOwnerGone    = errors.New("the machine key's owner has not logged in for too long")
+	errSubjectToken = errors.New("the token to be narrowed is none of ours, or is over")
+	errTooFast      = errors.New("too many requests: wait a little")
+
+	errPending       = errors.New("the login was not confirmed yet")
+	errSlow          = errors.New("the device asks too often")
+	errDenied        = errors.New("the login was refused")
+	errDevice        = errors.New("the device code is unknown or was used")
+	errUserCode      = errors.New("this code is not known here, was used already or took too long: look at the device again")
+	errDeviceExpired = errors.New("the device code has expired: start again")
 )
 
 // refusals says for each reason how it is answered (RFC 6749, section 5.2) and
@@ -34,8 +47,15 @@ var refusals = []struct {
 }{
 	{policy.ErrUnknownKey, http.StatusUnauthorized, "invalid_client", "key_unknown"},
 	{errNoKey, http.StatusUnauthorized, "invalid_client", "key_missing"},
+	{errOwnerGone, http.StatusBadRequest, "unauthorized_client", "owner_absent"},
+	{errStaleKey, http.StatusServiceUnavailable, "temporarily_unavailable", "key_changed"},
+	{policy.ErrOverdue, http.StatusBadRequest, "unauthorized_client", "rotation_overdue"},
+	{policy.ErrIdentity, http.StatusBadRequest, "invalid_request", "identity_missing"},
+	{policy.ErrNoScope, http.StatusBadRequest, "invalid_scope", "scope"},
+	{policy.ErrActors, http.StatusBadRequest, "invalid_grant", "actors"},
 	{policy.ErrKeyState, http.StatusBadRequest, "unauthorized_client", "key_not_active"},
 	{policy.ErrBinding, http.StatusBadRequest, "invalid_grant", "key_not_bound"},
+	{policy.ErrGroupsUnknown, http.StatusBadRequest, "invalid_grant", "groups_unknown"},
 	{policy.ErrMember, http.StatusBadRequest, "invalid_grant", "not_a_member"},
 	{policy.ErrScope, http.StatusBadRequest, "invalid_scope", "scope"},
 	{policy.ErrNothing, http.StatusBadRequest, "invalid_scope", "scope"},
@@ -47,12 +67,36 @@ var refusals = []struct {
 	{errCode, http.StatusBadRequest, "invalid_grant", "code"},
 	{errRefresh, http.StatusBadRequest, "invalid_grant", "session"},
 	{errSession, http.StatusUnauthorized, "invalid_token", "session"},
-	{errKeyOwner, http.StatusNotFound, "not_found", "key_unknown"},
+	{errSubjectToken, http.StatusBadRequest, "invalid_request", "subject_token"},
+	{errStale, http.StatusUnauthorized, "insufficient_user_authentication", "login_not_fresh"}, // RFC 9470.
+	{errRole, http.StatusForbidden, "access_denied", "role"},
+	{errNotYours, http.StatusForbidden, "access_denied", "ceiling"},
+	{errTooFast, http.StatusTooManyRequests, "temporarily_unavailable", "rate"},
+	{errPending, http.StatusBadRequest, "authorization_pending", "pending"},
+	{errSlow, http.StatusBadRequest, "slow_down", "pending"},
+	{errDenied, http.StatusBadRequest, "access_denied", "denied"},
+	{errDevice, http.StatusBadRequest, "invalid_grant", "code"},
+	{errDeviceExpired, http.StatusBadRequest, "expired_token", "expired"},
+	{errUserCode, http.StatusBadRequest, "invalid_request", "code"},
+	{policy.ErrNoSuchKey, http.StatusNotFound, "not_found", "key_unknown"},
+	{policy.ErrKeyChanged, http.StatusPreconditionFailed, "precondition_failed", "key_changed"},
+	{policy.ErrKeyFinal, http.StatusConflict, "conflict", "key_final"},
+	{policy.ErrTwoSecrets, http.StatusConflict, "conflict", "two_secrets"},
+	{policy.ErrNoSecrets, http.StatusConflict, "conflict", "no_secrets"},
+	{policy.ErrSecrets, http.StatusConflict, "conflict", "no_public_keys"},
+	{policy.ErrLastSecret, http.StatusConflict, "conflict", "last_secret"},
+	{policy.ErrCursor, http.StatusBadRequest, "invalid_request", "cursor"},
 	{errIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
 	{errProviderRefused, http.StatusBadRequest, "invalid_grant", "identity"},
 	{errProviderAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
 	{errNoAudit, http.StatusServiceUnavailable, "temporarily_unavailable", "audit"},
 }
+
+// subjectError is what is wrong in an exchange of tokens: RFC 8693, section
+// 2.2.2, calls it invalid_request what other grants call invalid_grant.
+type subjectError struct{ error }
+
+func (e subjectError) Unwrap() error { return e.error }
 
 // refusal turns err into its answer and its reason in the audit. What is on no
 // list is our own fault.
@@ -65,6 +109,10 @@ func refusal(err error) (ref *reply.Refusal, reason string) {
 			ref = &reply.Refusal{Status: r.status, Code: r.code, Detail: reply.Sentence(r.err)}
 			if err.Error() != r.err.Error() {
 				ref.Err = err
+			}
+			var subject subjectError
+			if errors.As(err, &subject) && ref.Code == "invalid_grant" {
+				ref.Code = "invalid_request"
 			}
 			return ref, r.reason
 		}

@@ -20,8 +20,12 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 )
 
-// FreshLogin is how long after a browser login a person may change keys.
-const FreshLogin = 10 * time.Minute
+// What a browser login opens at the issuer's own API, and for how long: to look
+// and to narrow for AccessLife, to create and to widen for FreshLogin.
+const (
+	AccessLife = time.Hour
+	FreshLogin = 10 * time.Minute
+)
 
 // session is what a login leaves behind. It is sealed in the database.
 type session struct {
@@ -62,29 +66,24 @@ func (s *Server) unsealSession(id string, sealed []byte) (session, error) {
 // (RFC 6749, section 4.1.3). They mint nothing: the access token is for this
 // issuer's key endpoints alone, and the refresh token is one of two factors.
 func (s *Server) redeemCode(ctx context.Context, req *tokenRequest, rec *audit.Record, now time.Time) (any, error) {
-	if req.ClientID != CLI || req.Secret != "" {
-		return nil, badRequest("client_id must be " + CLI + ", without a secret.")
+	if err := req.Client.public(); err != nil {
+		return nil, err
 	}
 	var id, challenge, redirectURI string
-	var sealed []byte
 	var ends int64
-	var used bool
-	err := s.DB.QueryRowContext(ctx, `SELECT id, sealed, code_challenge, redirect_uri, code_ends_at, code_used FROM sessions WHERE code_mac = $1`,
-		s.Sealer.MAC(macCode, []byte(req.param("code")))).Scan(&id, &sealed, &challenge, &redirectURI, &ends, &used)
+	err := s.DB.QueryRowContext(ctx, `SELECT id, code_challenge, redirect_uri, code_ends_at FROM sessions WHERE code_mac = $1`,
+		s.Sealer.MAC(macCode, []byte(req.form["code"]))).Scan(&id, &challenge, &redirectURI, &ends)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errCode
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a login: %w", err)
 	}
-	verifier := req.param("code_verifier")
-	proven := now.Unix() < ends && req.param("redirect_uri") == redirectURI && validVerifier(verifier) &&
+	verifier := req.form["code_verifier"]
+	proven := now.Unix() < ends && req.form["redirect_uri"] == redirectURI && validVerifier(verifier) &&
 		hmac.Equal([]byte(challengeOf(verifier)), []byte(challenge))
-	access, refresh := randomToken("hpl_"), randomToken("hpr_")
 	// One statement, so that of two requests with the code one at most succeeds.
-	res, err := s.DB.ExecContext(ctx, `UPDATE sessions SET code_used = 1, access_mac = $1, access_ends_at = $2, refresh_mac = $3, rotated_at = $4
-		WHERE id = $5 AND code_used = 0`, s.Sealer.MAC(macAccess, []byte(access)), now.Add(FreshLogin).Unix(),
-		s.Sealer.MAC(macRefresh, []byte(refresh)), now.Unix(), id)
+	res, err := s.DB.ExecContext(ctx, `UPDATE sessions SET code_used = 1 WHERE id = $1 AND code_used = 0`, id)
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
@@ -97,12 +96,38 @@ func (s *Server) redeemCode(ctx context.Context, req *tokenRequest, rec *audit.R
 		// (RFC 6749, section 4.1.2): what it opened ends.
 		return nil, errors.Join(errCode, s.endSession(ctx, id))
 	}
+	return s.openTokens(ctx, id, rec, now)
+}
+
+// openTokens gives a session its first access and refresh tokens.
+func (s *Server) openTokens(ctx context.Context, id string, rec *audit.Record, now time.Time) (any, error) {
+	access, refresh := randomToken("hpl_"), randomToken("hpr_")
+	var sealed []byte
+	err := s.DB.QueryRowContext(ctx, `UPDATE sessions SET access_mac = $1, access_ends_at = $2, refresh_mac = $3, rotated_at = $4
+		WHERE id = $5 RETURNING sealed`, s.Sealer.MAC(macAccess, []byte(access)), now.Add(AccessLife).Unix(),
+		s.Sealer.MAC(macRefresh, []byte(refresh)), now.Unix(), id).Scan(&sealed)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
 	v, err := s.unsealSession(id, sealed)
 	if err != nil {
 		return nil, err
 	}
 	rec.Identity = v.Identity.String()
-	return tokenAnswer{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(FreshLogin / time.Second), RefreshToken: refresh}, nil
+	return loginAnswer(access, refresh), s.vouched(ctx, v.Identity, now)
+}
+
+// loginAnswer is what a login itself yields. It mints nothing.
+func loginAnswer(access, refresh string) tokenAnswer {
+	return tokenAnswer{AccessToken: access, TokenType: "Bearer", ExpiresIn: int64(AccessLife / time.Second), RefreshToken: refresh}
+}
+
+// public wants the credentials of the one public client (RFC 6749, section 2.1).
+func (c credentials) public() error {
+	if c.ID != CLI || c.Secret != "" || c.Assertion != "" || c.Identity != "" {
+		return badRequest("client_id must be " + CLI + ", without a secret.")
+	}
+	return nil
 }
 
 func (s *Server) endSession(ctx context.Context, id string) error {
@@ -111,6 +136,11 @@ func (s *Server) endSession(ctx context.Context, id string) error {
 		return fmt.Errorf("ending a session: %w", err)
 	}
 	return nil
+}
+
+// identityMAC is what a person's sessions are found by.
+func (s *Server) identityMAC(identity string) []byte {
+	return s.Sealer.MAC(macIdentity, []byte(identity))
 }
 
 // challengeOf is the S256 method of RFC 7636, section 4.2.
@@ -128,38 +158,36 @@ func validVerifier(v string) bool {
 // refresh is the grant of a login session: the identity is whoever logged in,
 // and their provider is asked again each time, so that a leaver is out at once.
 // It yields the token together with the next refresh token.
-func (s *Server) refresh(ctx context.Context, req *tokenRequest, key policy.Key, rec *audit.Record, now time.Time) (any, error) {
-	mac := s.Sealer.MAC(macRefresh, []byte(req.param("refresh_token")))
-	id, err := s.findRefresh(ctx, mac)
+func (x exchange) refresh(ctx context.Context) (any, error) {
+	mac := x.Sealer.MAC(macRefresh, []byte(x.req.form["refresh_token"]))
+	id, err := x.findRefresh(ctx, mac)
 	if err != nil {
 		return nil, err
 	}
 	// One refresh of a session at a time: a provider takes two with the same
 	// refresh token of its own for theft.
-	defer s.sessions.lock(id)()
-	v, err := s.refreshable(ctx, id, mac, now)
+	defer x.sessions.lock(id)()
+	v, err := x.refreshable(ctx, id, mac, x.now)
 	if err != nil {
 		return nil, err
 	}
-	rec.Identity = v.Identity.String()
-	if v, err = s.askAgain(ctx, id, v, now); err != nil {
+	x.rec.Identity = v.Identity.String()
+	if v, err = x.askAgain(ctx, id, v, x.now); err != nil {
 		return nil, err
 	}
-	m, err := s.mint(req, key, v.Identity, false, now)
+	m, err := x.mint(&v.Identity, false)
 	if err != nil {
 		return nil, err
 	}
-	next := randomToken("hpr_")
-	if _, err := s.DB.ExecContext(ctx, `UPDATE sessions SET previous_mac = $1, refresh_mac = $2, rotated_at = $3 WHERE id = $4`,
-		mac, s.Sealer.MAC(macRefresh, []byte(next)), now.Unix(), id); err != nil {
+	answer, err := x.use(ctx, m, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer.RefreshToken = randomToken("hpr_")
+	if _, err := x.DB.ExecContext(ctx, `UPDATE sessions SET previous_mac = $1, refresh_mac = $2, rotated_at = $3 WHERE id = $4`,
+		mac, x.Sealer.MAC(macRefresh, []byte(answer.RefreshToken)), x.now.Unix(), id); err != nil {
 		return nil, fmt.Errorf("rotating a refresh token: %w", err)
 	}
-	if err := s.Keys.Used(ctx, key.ID, now); err != nil {
-		return nil, err
-	}
-	m.note(rec)
-	answer := m.answer(now)
-	answer.RefreshToken = next
 	return answer, nil
 }
 
@@ -230,30 +258,66 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		return session{}, err
 	}
 	// The provider has spoken: a client that hangs up now must not lose its word.
-	if _, err := s.DB.ExecContext(context.WithoutCancel(ctx), `UPDATE sessions SET sealed = $1 WHERE id = $2`, sealed, id); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	if _, err := s.DB.ExecContext(ctx, `UPDATE sessions SET sealed = $1 WHERE id = $2`, sealed, id); err != nil {
 		return session{}, fmt.Errorf("keeping a session: %w", err)
 	}
-	return v, nil
+	return v, s.vouched(ctx, v.Identity, now)
 }
 
-// freshLogin returns who sent the request, if they logged in moments ago.
-func (s *Server) freshLogin(r *http.Request, now time.Time) (policy.Identity, error) {
+// person is who sent a request to the API.
+type person struct {
+	policy.Identity
+	fresh bool // They logged in moments ago.
+}
+
+// person returns who sent the request, by the access token of their login.
+func (s *Server) person(r *http.Request, now time.Time) (person, error) {
 	access, ok := bearer(r)
 	if !ok {
-		return policy.Identity{}, errSession
+		return person{}, errSession
 	}
 	var id string
 	var sealed []byte
-	err := s.DB.QueryRowContext(r.Context(), `SELECT id, sealed FROM sessions WHERE access_mac = $1 AND access_ends_at > $2 AND ends_at > $2 AND ended = 0`,
-		s.Sealer.MAC(macAccess, []byte(access)), now.Unix()).Scan(&id, &sealed)
+	var ends int64
+	err := s.DB.QueryRowContext(r.Context(), `SELECT id, sealed, access_ends_at FROM sessions
+		WHERE access_mac = $1 AND access_ends_at > $2 AND ends_at > $2 AND ended = 0`,
+		s.Sealer.MAC(macAccess, []byte(access)), now.Unix()).Scan(&id, &sealed, &ends)
 	if errors.Is(err, sql.ErrNoRows) {
-		return policy.Identity{}, errSession
+		return person{}, errSession
 	}
 	if err != nil {
-		return policy.Identity{}, fmt.Errorf("reading a session: %w", err)
+		return person{}, fmt.Errorf("reading a session: %w", err)
 	}
 	v, err := s.unsealSession(id, sealed)
-	return v.Identity, err
+	opened := time.Unix(ends, 0).Add(-AccessLife)
+	return person{v.Identity, now.Before(opened.Add(FreshLogin))}, err
+}
+
+// vouched notes that the identity's provider vouched for it just now.
+func (s *Server) vouched(ctx context.Context, who policy.Identity, now time.Time) error {
+	if _, err := s.DB.ExecContext(ctx, `INSERT INTO people (identity, vouched_at) VALUES ($1, $2)
+		ON CONFLICT (identity) DO UPDATE SET vouched_at = excluded.vouched_at`, who.String(), now.Unix()); err != nil {
+		return fmt.Errorf("noting a login: %w", err)
+	}
+	return nil
+}
+
+// ownerPresent wants the key's owner to have been vouched for lately, where the
+// configuration says so: keys end with their owner's account.
+func (s *Server) ownerPresent(ctx context.Context, key policy.Key, now time.Time) error {
+	if s.OwnerAbsence == 0 {
+		return nil
+	}
+	var vouched int64
+	err := s.DB.QueryRowContext(ctx, `SELECT vouched_at FROM people WHERE identity = $1`, key.Owner).Scan(&vouched)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("reading an owner's last login: %w", err)
+	}
+	if now.Sub(time.Unix(vouched, 0)) > s.OwnerAbsence {
+		return errOwnerGone
+	}
+	return nil
 }
 
 // sessionLocks are locks for any number of sessions; two may share one.

@@ -1,18 +1,18 @@
 package issuer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
-	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/clientip"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/token"
 )
@@ -20,104 +20,197 @@ import (
 // The grants of POST /token.
 const (
 	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange" // RFC 8693
-	grantCode     = "authorization_code"                              // RFC 6749, section 4.1; RFC 7636
+	grantBearer   = "urn:ietf:params:oauth:grant-type:jwt-bearer"     // RFC 7523, section 2.1
+	grantClient   = "client_credentials"                              // RFC 6749, section 4.4
 	grantRefresh  = "refresh_token"                                   // RFC 6749, section 6
+	grantCode     = "authorization_code"                              // RFC 6749, section 4.1; RFC 7636
+	grantDevice   = "urn:ietf:params:oauth:grant-type:device_code"    // RFC 8628
 )
 
 // grantParams are the parameters that each grant knows, besides the client's own
 // credentials. Any other is refused: one that we ignored could be meant as a
 // restriction.
 var grantParams = map[string][]string{
-	grantExchange: {"subject_token", "subject_token_type", "requested_token_type", "scope", "audience"},
+	grantExchange: {"subject_token", "subject_token_type", "requested_token_type", "scope", "audience", "resource"},
+	grantBearer:   {"assertion", "scope", "audience", "resource"},
+	grantClient:   {"scope", "audience", "resource"},
+	grantRefresh:  {"refresh_token", "scope", "audience", "resource"},
 	grantCode:     {"code", "redirect_uri", "code_verifier"},
-	grantRefresh:  {"refresh_token", "scope", "audience"},
+	grantDevice:   {"device_code"},
 }
 
-// maxForm bounds the body of a token request.
+// credentialParams are those of the client (RFC 6749, section 2.3.1; RFC 7523,
+// section 2.2).
+var credentialParams = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}
+
+// maxForm bounds the body of a form.
 const maxForm = 64 << 10
 
 // tokenRequest is a request to POST /token, read once; nobody reaches into the
 // form again.
 type tokenRequest struct {
-	params   map[string]string
+	form
 	Grant    string
-	ClientID string
-	Secret   string // The machine key. Empty where the client has none.
 	Scope    token.Scopes
 	HasScope bool
-	Audience string // Empty means the first of ours.
+	Audience string // One of ours.
+	Client   credentials
+	From     string // The client's network, for the key's last use.
 }
 
-func (r *tokenRequest) param(name string) string { return r.params[name] }
-
-// token is POST /token. It writes exactly one audit record for each request,
-// and no answer leaves before its record is kept.
+// token is POST /token. It writes exactly one audit record for each request that
+// is decided, and no answer leaves before its record is kept.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) error {
 	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "exchange", ClientIP: clientIP(r)}
-	answer, err := s.answerToken(r, &rec, now)
+	return s.decided(w, r, "exchange", http.StatusOK, func(rec *audit.Record) (any, error) {
+		return s.answerToken(r, rec, now)
+	})
+}
+
+// decided runs do within the address's limits, records what came of it, and
+// answers.
+func (s *Server) decided(w http.ResponseWriter, r *http.Request, event string, status int, do func(*audit.Record) (any, error)) error {
+	now := s.Now()
+	addr := s.clientAddr(r)
+	if err := s.throttles.admit(addr, now); err != nil {
+		return err
+	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: event}
+	if addr.IsValid() {
+		rec.ClientIP = addr.String()
+	}
+	answer, err := do(&rec)
+	if err != nil {
+		if err := s.throttles.failed(err, addr, namedKey(r), now); err != nil {
+			return err
+		}
+	}
+	if errors.Is(err, errPending) || errors.Is(err, errSlow) {
+		return err // A device that waits decides nothing, twelve times a minute.
+	}
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
 	}
-	reply.JSON(w, http.StatusOK, answer)
+	if answer == nil {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(status)
+		return nil
+	}
+	reply.JSON(w, status, answer)
 	return nil
 }
 
 // answerToken finds the identity by the request's grant, decides, and returns
 // what to answer.
 func (s *Server) answerToken(r *http.Request, rec *audit.Record, now time.Time) (any, error) {
-	req, err := readTokenRequest(r)
+	req, err := s.readTokenRequest(r)
 	if err != nil {
 		return nil, err
-	}
-	if req.Audience == "" {
-		req.Audience = s.Audiences[0]
-	}
-	if !slices.Contains(s.Audiences, req.Audience) {
-		return nil, errTarget
-	}
-	if req.Grant == grantCode {
-		rec.Event = "session"
-		return s.redeemCode(r.Context(), req, rec, now)
-	}
-
-	// Shared by every grant that mints, so that no new one can forget it.
-	key, err := s.authenticate(r, req, now)
-	if err != nil {
-		return nil, err
-	}
-	rec.Key, rec.Team = key.ID, key.Team
-	if key.StateAt(now) != policy.Active {
-		return nil, policy.ErrKeyState
 	}
 	switch req.Grant {
+	case grantCode:
+		rec.Event = "session"
+		return s.redeemCode(r.Context(), req, rec, now)
+	case grantDevice:
+		rec.Event = "session"
+		return s.redeemDevice(r.Context(), req, rec, now)
+	}
+	// Shared by every grant that mints, so that no new one can forget it.
+	c, err := s.authenticate(r.Context(), req.Client, rec, now)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := s.exchange(r.Context(), req, c, rec, now)
+	if err == nil || !s.refreshed(r.Context(), &c) {
+		return answer, err
+	}
+	// The key was as of a moment ago, and has changed since: what was refused may
+	// be allowed now, or the other way round.
+	return s.exchange(r.Context(), req, c, rec, now)
+}
+
+// exchange is every grant that mints: it finds the identity, decides, and sees to
+// it that nothing is used twice.
+func (s *Server) exchange(ctx context.Context, req *tokenRequest, c client, rec *audit.Record, now time.Time) (any, error) {
+	if err := c.key.Usable(s.RotationGrace, now); err != nil {
+		return nil, err
+	}
+	if err := s.ownerPresent(ctx, c.key, now); err != nil {
+		return nil, err
+	}
+	if err := s.throttles.mint(c.key.ID, now); err != nil {
+		return nil, err
+	}
+	x := exchange{Server: s, req: req, client: c, rec: rec, now: now}
+	switch req.Grant {
 	case grantExchange:
-		return s.exchange(r.Context(), req, key, rec, now)
+		return x.tokenExchange(ctx)
+	case grantBearer:
+		return x.jwtBearer(ctx)
+	case grantClient:
+		return x.clientCredentials(ctx)
 	case grantRefresh:
-		return s.refresh(r.Context(), req, key, rec, now)
+		return x.refresh(ctx)
 	}
 	return nil, errGrant
 }
 
-// authenticate finds the machine key by its own secret: the first of the two
-// factors.
-func (s *Server) authenticate(r *http.Request, req *tokenRequest, now time.Time) (policy.Key, error) {
-	if req.Secret == "" {
-		return policy.Key{}, errNoKey
-	}
-	key, err := s.Keys.Authenticate(r.Context(), req.Secret, now)
+// readTokenRequest reads a token request strictly: only what its grant knows.
+func (s *Server) readTokenRequest(r *http.Request) (*tokenRequest, error) {
+	f, err := readForm(r)
 	if err != nil {
-		return policy.Key{}, err
+		return nil, err
 	}
-	if req.ClientID != key.ID {
-		return policy.Key{}, fmt.Errorf("%w: client_id is not its id", policy.ErrUnknownKey)
+	req := &tokenRequest{form: f, Grant: f["grant_type"]}
+	known, ok := grantParams[req.Grant]
+	if !ok {
+		return nil, errGrant
 	}
-	return key, nil
+	if err := f.only(known, credentialParams, []string{"grant_type"}); err != nil {
+		return nil, err
+	}
+	if req.Client, err = readCredentials(r, f, req.Grant == grantClient); err != nil {
+		return nil, err
+	}
+	if req.Audience, err = s.audienceOf(f["audience"], f["resource"]); err != nil {
+		return nil, err
+	}
+	if network := clientip.Network(s.clientAddr(r)); network.IsValid() {
+		req.From = network.String()
+	}
+	scope, has := f["scope"]
+	if has && scope == "" {
+		return nil, fmt.Errorf("%w: it is empty", token.ErrScope)
+	}
+	req.Scope, err = token.ParseScopes(scope)
+	req.HasScope = has
+	return req, err
 }
 
-// readTokenRequest reads the form strictly (RFC 6749, section 3.2): once each,
-// nothing unknown, one way of client authentication.
-func readTokenRequest(r *http.Request) (*tokenRequest, error) {
+// audienceOf is the audience that a request means: by its name (RFC 8693), by
+// the address of its endpoint (RFC 8707), or the first where it names none.
+func (s *Server) audienceOf(audience, resource string) (string, error) {
+	if resource != "" {
+		named, ok := s.Resources[resource]
+		if !ok || audience != "" && audience != named {
+			return "", errTarget
+		}
+		audience = named
+	}
+	if audience == "" {
+		return s.Audiences[0], nil
+	}
+	if !slices.Contains(s.Audiences, audience) {
+		return "", errTarget
+	}
+	return audience, nil
+}
+
+// form is a form that was read strictly: each parameter stands once.
+type form map[string]string
+
+// readForm reads a form (RFC 6749, section 3.2).
+func readForm(r *http.Request) (form, error) {
 	if r.URL.RawQuery != "" {
 		return nil, badRequest("Parameters belong in the body, never in the URL, where logs keep them.")
 	}
@@ -132,58 +225,23 @@ func readTokenRequest(r *http.Request) (*tokenRequest, error) {
 		}
 		return nil, badRequest("The form can't be read.")
 	}
-	req := &tokenRequest{params: map[string]string{}, Grant: r.PostForm.Get("grant_type")}
-	known, ok := grantParams[req.Grant]
-	if !ok {
-		return nil, errGrant
-	}
+	f := form{}
 	for name, values := range r.PostForm {
-		switch {
-		case len(values) != 1:
+		if len(values) != 1 {
 			return nil, badRequest("A parameter stands twice.")
-		case !slices.Contains(known, name) && name != "grant_type" && name != "client_id" && name != "client_secret":
-			return nil, badRequest("A parameter is not known to this grant.")
 		}
-		req.params[name] = values[0]
+		f[name] = values[0]
 	}
-	if err := req.readClient(r); err != nil {
-		return nil, err
-	}
-	req.Audience = req.param("audience")
-	scope, has := req.params["scope"]
-	if has && scope == "" {
-		return nil, fmt.Errorf("%w: it is empty", token.ErrScope)
-	}
-	var err error
-	req.Scope, err = token.ParseScopes(scope)
-	req.HasScope = has
-	return req, err
+	return f, nil
 }
 
-// readClient takes the client's credentials from the Authorization header or the
-// form, never both.
-func (req *tokenRequest) readClient(r *http.Request) error {
-	req.ClientID, req.Secret = req.param("client_id"), req.param("client_secret")
-	headers := r.Header.Values("Authorization")
-	if len(headers) == 0 {
-		return nil
+// only refuses parameters that are on none of the lists.
+func (f form) only(known ...[]string) error {
+	for name := range f {
+		if !slices.ContainsFunc(known, func(list []string) bool { return slices.Contains(list, name) }) {
+			return badRequest("A parameter is not known here.")
+		}
 	}
-	id, secret, ok := r.BasicAuth()
-	switch {
-	case len(headers) > 1 || !ok:
-		return badRequest("Authorization must be one Basic credential: the machine key's id and the key.")
-	case req.Secret != "":
-		return badRequest("The client authenticates twice: in the header and in the form.")
-	case req.ClientID != "" && req.ClientID != id:
-		return badRequest("client_id names another client than the Authorization header.")
-	}
-	// RFC 6749, section 2.3.1 has both form-encoded first.
-	id, err1 := url.QueryUnescape(id)
-	secret, err2 := url.QueryUnescape(secret)
-	if errors.Join(err1, err2) != nil {
-		return badRequest("The Basic credential is not form-encoded.")
-	}
-	req.ClientID, req.Secret = id, secret
 	return nil
 }
 
@@ -191,14 +249,8 @@ func badRequest(detail string) error {
 	return &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_request", Detail: detail}
 }
 
-// clientIP is the address of the peer, or empty where it has none.
-func clientIP(r *http.Request) string {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
-	}
-	return addr.Addr().Unmap().String()
-}
+// clientAddr is where the request comes from, as far as that can be believed.
+func (s *Server) clientAddr(r *http.Request) netip.Addr { return clientip.From(r, s.TrustedProxies) }
 
 // bearer returns the one Bearer credential of a request (RFC 6750, section 2.1).
 func bearer(r *http.Request) (string, bool) {

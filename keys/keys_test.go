@@ -3,7 +3,6 @@ package keys_test
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"net/netip"
 	"os"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
+	"github.com/hourpass/hourpass/internal/store/storetest"
+	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/keys"
 )
 
@@ -23,31 +24,32 @@ var now = time.Unix(1_800_000_000, 0).UTC()
 
 func pepper() []byte { return bytes.Repeat([]byte("p"), keys.MinPepper) }
 
-func open(t *testing.T) (*keys.Store, *sql.DB, string) {
+// onEach runs the test on each engine.
+func onEach(t *testing.T, test func(*testing.T, *keys.Store, storetest.Store)) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "issuer.db")
-	db, err := store.Create(t.Context(), path)
+	storetest.Each(t, func(t *testing.T, in storetest.Store) { test(t, keep(t, in), in) })
+}
+
+func keep(t testing.TB, in storetest.Store) *keys.Store {
+	t.Helper()
+	s, err := keys.New(in.DB, pepper())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = db.Close() })
-	s, err := keys.New(db, pepper())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, db, path
+	return s
 }
 
 func example() policy.Key {
 	return policy.Key{
 		Owner: "corp:ada", Team: "search", Description: "laptop", Grants: []string{"faq", "extra"},
 		Bindings: []policy.Binding{{Issuer: "https://idp", Subject: "ada"}}, IPRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Limits: token.Limits{"tokens/day": 1000}, Params: token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}},
 	}
 }
 
-func create(t *testing.T, s *keys.Store, k policy.Key) (policy.Key, string) {
+func create(t testing.TB, s *keys.Store, k policy.Key) (policy.Key, string) {
 	t.Helper()
-	k, secret, err := s.Create(t.Context(), k, time.Hour, now)
+	k, secret, err := s.Create(t.Context(), k, 200*24*time.Hour, now, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,125 +57,98 @@ func create(t *testing.T, s *keys.Store, k policy.Key) (policy.Key, string) {
 }
 
 func TestForm(t *testing.T) {
-	s, _, _ := open(t)
-	k, secret := create(t, s, example())
-	if !regexp.MustCompile(`^hpk_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}$`).MatchString(secret) {
-		t.Fatalf("a key looks like %q", secret)
-	}
-	if id, err := keys.ParseID(secret); err != nil || id != k.ID {
-		t.Errorf("ParseID = %q, %v, want %q", id, err, k.ID)
-	}
-	for i := range secret {
-		for _, c := range []byte("0Aa_") {
-			spoilt := secret[:i] + string(c) + secret[i+1:]
-			if spoilt == secret {
-				continue
-			}
-			if _, err := keys.ParseID(spoilt); !errors.Is(err, keys.ErrFormat) {
-				t.Errorf("ParseID with %q at %d: %v, want ErrFormat", c, i, err)
+	onEach(t, func(t *testing.T, s *keys.Store, _ storetest.Store) {
+		k, secret := create(t, s, example())
+		if !regexp.MustCompile(`^hpk_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}$`).MatchString(secret) {
+			t.Fatalf("a key looks like %q", secret)
+		}
+		if id, err := keys.ParseID(secret); err != nil || id != k.ID {
+			t.Errorf("ParseID = %q, %v, want %q", id, err, k.ID)
+		}
+		for i := range secret {
+			for _, c := range []byte("0Aa_") {
+				spoilt := secret[:i] + string(c) + secret[i+1:]
+				if spoilt == secret {
+					continue
+				}
+				if _, err := keys.ParseID(spoilt); !errors.Is(err, keys.ErrFormat) {
+					t.Errorf("ParseID with %q at %d: %v, want ErrFormat", c, i, err)
+				}
 			}
 		}
-	}
-	for why, bad := range map[string]string{
-		"empty": "", "prefix only": secret[:21], "one too short": secret[:len(secret)-1], "one too long": secret + "0",
-		"space before": " " + secret, "space behind": secret + " ", "other case": strings.ToUpper(secret),
-	} {
-		if _, err := keys.ParseID(bad); !errors.Is(err, keys.ErrFormat) {
-			t.Errorf("%s: ParseID = %v, want ErrFormat", why, err)
+		for why, bad := range map[string]string{
+			"empty": "", "prefix only": secret[:21], "one too short": secret[:len(secret)-1], "one too long": secret + "0",
+			"space before": " " + secret, "space behind": secret + " ", "other case": strings.ToUpper(secret),
+		} {
+			if _, err := keys.ParseID(bad); !errors.Is(err, keys.ErrFormat) {
+				t.Errorf("%s: ParseID = %v, want ErrFormat", why, err)
+			}
 		}
-	}
+	})
 }
 
 func TestKeySurvivesRestart(t *testing.T) {
-	s, db, path := open(t)
-	inherits := example()
-	inherits.IPRanges = nil
-	nowhere := example()
-	nowhere.IPRanges = []netip.Prefix{}
-	want := map[string]policy.Key{}
-	for _, k := range []policy.Key{example(), inherits, nowhere} {
-		made, secret := create(t, s, k)
-		want[secret] = made
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	db, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if s, err = keys.New(db, pepper()); err != nil {
-		t.Fatal(err)
-	}
-	for secret, made := range want {
-		got, err := s.Authenticate(t.Context(), secret, now)
-		if err != nil || !reflect.DeepEqual(got, made) {
-			t.Errorf("Authenticate = %+v, %v, want %+v", got, err, made)
+	onEach(t, func(t *testing.T, s *keys.Store, in storetest.Store) {
+		inherits := example()
+		inherits.IPRanges = nil
+		nowhere := example()
+		nowhere.IPRanges = []netip.Prefix{}
+		want := map[string]policy.Key{}
+		for _, k := range []policy.Key{example(), inherits, nowhere} {
+			made, secret := create(t, s, k)
+			want[secret] = made
 		}
-	}
-	if list, err := s.List(t.Context(), "corp:ada"); err != nil || len(list) != 3 {
-		t.Errorf("List = %v, %v, want three keys", list, err)
-	}
-	if list, err := s.List(t.Context(), "corp:grace"); err != nil || len(list) != 0 {
-		t.Errorf("List of somebody else = %v, %v, want none", list, err)
-	}
+		if err := in.DB.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db, err := store.Open(t.Context(), in.Where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if s, err = keys.New(db, pepper()); err != nil {
+			t.Fatal(err)
+		}
+		for secret, made := range want {
+			got, _, err := s.Authenticate(t.Context(), secret, now)
+			if err != nil || !reflect.DeepEqual(got, made) {
+				t.Errorf("Authenticate = %+v, %v, want %+v", got, err, made)
+			}
+		}
+	})
 }
 
 func TestAuthenticateRefuses(t *testing.T) {
-	s, db, _ := open(t)
-	a, secretA := create(t, s, example())
-	b, secretB := create(t, s, example())
-	refuse := func(why, presented string) {
-		t.Helper()
-		if k, err := s.Authenticate(t.Context(), presented, now); !errors.Is(err, policy.ErrUnknownKey) {
-			t.Errorf("%s: Authenticate = %+v, %v, want ErrUnknownKey", why, k, err)
+	onEach(t, func(t *testing.T, s *keys.Store, in storetest.Store) {
+		_, secret := create(t, s, example())
+		refuse := func(why, presented string) {
+			t.Helper()
+			if k, _, err := s.Authenticate(t.Context(), presented, now); !errors.Is(err, policy.ErrUnknownKey) {
+				t.Errorf("%s: Authenticate = %+v, %v, want ErrUnknownKey", why, k, err)
+			}
 		}
-	}
-	_, other, _ := open(t)
-	elsewhere, err := keys.New(other, pepper())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, foreign := create(t, elsewhere, example())
-	refuse("a key of another issuer", foreign)
-	refuse("not a key", "hello")
+		_, foreign := create(t, keep(t, storetest.SQLite(t)), example())
+		refuse("a key of another issuer", foreign)
+		refuse("not a key", "hello")
 
-	// Its hash is bound to the id: a row copied under another id opens nothing.
-	if _, err := db.ExecContext(t.Context(), `UPDATE machine_key_secrets SET mac = (SELECT mac FROM machine_key_secrets WHERE key_id = $1) WHERE key_id = $2`, a.ID, b.ID); err != nil {
-		t.Fatal(err)
-	}
-	refuse("b after a's row was copied over it", secretB)
-
-	// Another pepper knows none of the secrets.
-	if s, err = keys.New(db, bytes.Repeat([]byte("q"), keys.MinPepper)); err != nil {
-		t.Fatal(err)
-	}
-	refuse("under another pepper", secretA)
-}
-
-// TestSecretEnds: a secret that has an end is good before it and not at it.
-func TestSecretEnds(t *testing.T) {
-	s, db, _ := open(t)
-	k, secret := create(t, s, example())
-	if _, err := db.ExecContext(t.Context(), `UPDATE machine_key_secrets SET ends_at = $1 WHERE key_id = $2`, now.Unix()+10, k.ID); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Authenticate(t.Context(), secret, now.Add(9*time.Second)); err != nil {
-		t.Errorf("before its end: %v", err)
-	}
-	if _, err := s.Authenticate(t.Context(), secret, now.Add(10*time.Second)); !errors.Is(err, policy.ErrUnknownKey) {
-		t.Errorf("at its end: %v, want ErrUnknownKey", err)
-	}
+		// Another pepper knows none of the secrets.
+		var err error
+		if s, err = keys.New(in.DB, bytes.Repeat([]byte("q"), keys.MinPepper)); err != nil {
+			t.Fatal(err)
+		}
+		if k, _, err := s.Authenticate(t.Context(), secret, now); err == nil {
+			t.Errorf("under another pepper: %+v", k)
+		}
+	})
 }
 
 func TestNothingSecretIsStored(t *testing.T) {
-	s, db, path := open(t)
-	_, secret := create(t, s, example())
-	if err := db.Close(); err != nil {
+	in := storetest.SQLite(t)
+	_, secret := create(t, keep(t, in), example())
+	if err := in.DB.Close(); err != nil {
 		t.Fatal(err)
 	}
-	files, _ := filepath.Glob(path + "*")
+	files, _ := filepath.Glob(in.Where + "*")
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -185,51 +160,22 @@ func TestNothingSecretIsStored(t *testing.T) {
 	}
 }
 
-func TestDisable(t *testing.T) {
-	s, _, _ := open(t)
-	k, secret := create(t, s, example())
-	if err := s.Disable(t.Context(), "corp:grace", k.ID, "mine"); !errors.Is(err, policy.ErrNoSuchKey) {
-		t.Errorf("Disable by somebody else: %v, want ErrNoSuchKey", err)
-	}
-	for _, reason := range []string{"lost laptop", "again"} {
-		if err := s.Disable(t.Context(), "corp:ada", k.ID, reason); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := s.Authenticate(t.Context(), secret, now)
-	if err != nil || got.State != policy.Disabled || got.DisabledReason != "lost laptop" {
-		t.Errorf("after Disable: %+v, %v, want it disabled for the first reason", got, err)
-	}
-}
-
-func TestUsed(t *testing.T) {
-	s, _, _ := open(t)
-	k, secret := create(t, s, example())
-	for _, at := range []time.Time{now.Add(time.Minute), now} {
-		if err := s.Used(t.Context(), k.ID, at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got, err := s.Authenticate(t.Context(), secret, now); err != nil || !got.LastUsedAt.Equal(now.Add(time.Minute)) {
-		t.Errorf("LastUsedAt = %v, %v, want the latest use", got.LastUsedAt, err)
-	}
-}
-
 func TestCreateBounds(t *testing.T) {
-	s, _, _ := open(t)
-	for _, life := range []time.Duration{0, -1, keys.MaxLife + 1} {
-		if _, _, err := s.Create(t.Context(), example(), life, now); err == nil {
-			t.Errorf("Create with a life of %v: no error", life)
+	onEach(t, func(t *testing.T, s *keys.Store, _ storetest.Store) {
+		for _, life := range []time.Duration{0, -1, keys.MaxLife + 1} {
+			if _, _, err := s.Create(t.Context(), example(), life, now, nil); err == nil {
+				t.Errorf("Create with a life of %v: no error", life)
+			}
 		}
-	}
-	if _, err := keys.New(nil, pepper()[1:]); err == nil {
-		t.Error("New with a short pepper: no error")
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := s.Authenticate(ctx, mustSecret(t, s), now); err == nil || errors.Is(err, policy.ErrUnknownKey) {
-		t.Errorf("Authenticate while the store fails: %v, want neither nil nor ErrUnknownKey", err)
-	}
+		if _, err := keys.New(nil, pepper()[1:]); err == nil {
+			t.Error("New with a short pepper: no error")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, _, err := s.Authenticate(ctx, mustSecret(t, s), now); err == nil || errors.Is(err, policy.ErrUnknownKey) {
+			t.Errorf("Authenticate while the store fails: %v, want neither nil nor ErrUnknownKey", err)
+		}
+	})
 }
 
 func mustSecret(t *testing.T, s *keys.Store) string {
@@ -238,23 +184,19 @@ func mustSecret(t *testing.T, s *keys.Store) string {
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
-	db, err := store.Create(b.Context(), filepath.Join(b.TempDir(), "issuer.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
-	s, err := keys.New(db, pepper())
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, secret, err := s.Create(b.Context(), example(), time.Hour, now)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Authenticate(b.Context(), secret, now); err != nil {
-			b.Fatal(err)
-		}
+	for engine, make := range map[string]func(testing.TB) storetest.Store{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
+		b.Run(engine, func(b *testing.B) {
+			s := keep(b, make(b))
+			_, secret, err := s.Create(b.Context(), example(), time.Hour, now, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := s.Authenticate(b.Context(), secret, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

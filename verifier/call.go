@@ -82,6 +82,10 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 	if !claims.AllowsIP(client) {
 		return errClientIP
 	}
+	// A limit that is not enforced would be a promise broken in silence.
+	if len(claims.Limits) > 0 || !claims.Params.IsZero() {
+		return errLimits
+	}
 	// Only now, so that whoever has no token learns nothing of the routes.
 	if err := c.findRoute(r, path, query); err != nil {
 		return err

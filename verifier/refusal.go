@@ -17,6 +17,7 @@ var (
 	errScheme          = errors.New("the Authorization scheme is not Bearer")
 	errAmbiguous       = errors.New("the request carries two different credentials")
 	errClientIP        = errors.New("the client's address is outside the token's networks")
+	errLimits          = errors.New("the token carries limits that this verifier does not enforce")
 	errNotFound        = errors.New("no route has that path")
 	errQuery           = errors.New("the route takes no query")
 	errUpgrade         = errors.New("the request asks for another protocol")
@@ -84,6 +85,7 @@ var refusals = []refusal{
 	{token.ErrKeysStale, 503, "keys_stale", "keys_stale", "", "Tokens cannot be verified at the moment."},
 
 	{errClientIP, 403, "address_not_allowed", "ip", "", "The token may not be used from this address."},
+	{errLimits, 403, "limits_not_enforced", "limits", "", "The token carries limits that this verifier does not enforce."},
 	{errNotFound, 404, "not_found", "endpoint", "", "There is no such endpoint."},
 	{errQuery, 400, "invalid_request", "query", "", "This endpoint takes no query."},
 	{errUpgrade, 400, "invalid_request", "upgrade", "", "This endpoint does not change protocols."},

@@ -19,16 +19,18 @@ var ground = map[string][]string{
 	"internal/config":     {"yaml"},
 	"internal/serve":      {"sync"},
 	"internal/reply":      {},
-	"internal/store":      {"sqlite", "goose"},
+	"internal/store":      {"sqlite", "pgx", "goose"},
 	"internal/token":      {"internal/strictjson"},
 	"internal/policy":     {"internal/token"},
-	"internal/peers":      {"chromedp"}, // Test support: no program links it.
+	"internal/peers":      {"chromedp", "pgx"}, // Test support: no program links it.
 }
 
 // floors says what each room may import of this module and of other people's.
 // "ground" is all of floor 0. Siblings never import one another, and a room that
 // is not listed may import nothing.
 var floors = map[string][]string{
+	"internal/store/storetest": {"internal/store", "internal/peers"}, // Test support: no program links it.
+
 	"issuer":             {"ground", "mux", "go-oidc", "oauth2", "sync"},
 	"keys":               {"ground"},
 	"jwks":               {"ground", "jwx", "jwks/internal/disk"},
@@ -55,6 +57,7 @@ var libraries = map[string]string{
 	"golang.org/x/term":                          "term",
 	"golang.org/x/oauth2":                        "oauth2",
 	"modernc.org/sqlite":                         "sqlite",
+	"github.com/jackc/pgx/v5":                    "pgx",
 	"github.com/pressly/goose/":                  "goose",
 	"github.com/chromedp/":                       "chromedp",
 	"github.com/gorilla/mux":                     "mux",
@@ -124,18 +127,18 @@ func door(imported string) string {
 // key, no machine key and no database, whatever its configuration.
 func TestVerifierIsLight(t *testing.T) {
 	links(t, "cmd/hourpass-verifier", module+"jwks/ring", module+"keys", module+"issuer", module+"internal/store",
-		module+"internal/policy", module+"internal/seal", "database/sql", "modernc.org/sqlite", "github.com/coreos/go-oidc/v3/oidc")
+		module+"internal/policy", module+"internal/seal", "database/sql", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/coreos/go-oidc/v3/oidc")
 }
 
 // TestPeopleLinkNoServer: their program is a client.
 func TestPeopleLinkNoServer(t *testing.T) {
-	links(t, "cmd/hourpass", module+"issuer", module+"verifier", module+"jwks", module+"internal/store", "modernc.org/sqlite")
+	links(t, "cmd/hourpass", module+"issuer", module+"verifier", module+"jwks", module+"internal/store", "modernc.org/sqlite", "github.com/jackc/pgx/v5")
 }
 
 // TestToysStayInTheTwin: no program of production links them, nor test support.
 func TestToysStayInTheTwin(t *testing.T) {
 	for _, program := range []string{"cmd/hourpass", "cmd/hourpass-issuer", "cmd/hourpass-verifier"} {
-		links(t, program, module+"cmd/internal/toyidp", module+"cmd/internal/toymodel", module+"internal/peers", "testing")
+		links(t, program, module+"cmd/internal/toyidp", module+"cmd/internal/toymodel", module+"internal/peers", module+"internal/store/storetest", "testing")
 	}
 }
 

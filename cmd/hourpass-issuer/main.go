@@ -24,7 +24,7 @@ Without a subcommand it serves until SIGTERM, then lets requests in flight
 finish. A new issuer begins with "init", which makes its secrets and its store.`,
 		Run:      issuerd.Run,
 		Validate: issuerd.Validate,
-	}, initCommand)
+	}, initCommand, backupCommand)
 }
 
 func initCommand(o *program.Options) *cobra.Command {
@@ -34,4 +34,15 @@ func initCommand(o *program.Options) *cobra.Command {
 			return issuerd.Init(context.WithoutCancel(cmd.Context()), *o)
 		},
 	}
+}
+
+func backupCommand(o *program.Options) *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use: "backup --to PATH", Short: "Copy the SQLite store to a new file, while the issuer runs", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return issuerd.Backup(cmd.Context(), *o, to) },
+	}
+	cmd.Flags().StringVar(&to, "to", "", "make the copy at `PATH`, which must not be there yet")
+	_ = cmd.MarkFlagRequired("to") // It fails only for a flag that is not there.
+	return cmd
 }

@@ -40,7 +40,7 @@ func good() exchange {
 		}},
 		key: policy.Key{
 			ID: "k", Grants: []string{"faq"}, Bindings: []policy.Binding{{Issuer: "https://idp", Subject: "ada"}},
-			State: policy.Active, ExpiresAt: now.Add(24 * time.Hour),
+			Identity: policy.Required, State: policy.Active, ExpiresAt: now.Add(24 * time.Hour), RotateAfter: now.Add(time.Hour),
 		},
 		who: policy.Identity{Provider: "corp", Issuer: "https://idp", Subject: "ada", Groups: []string{"faq-users", "secret-project"}, Expires: now.Add(5 * time.Minute)},
 		req: policy.Request{Lifetime: time.Hour},
@@ -48,7 +48,7 @@ func good() exchange {
 }
 
 func (x exchange) decide() (policy.Decision, error) {
-	return policy.Decide(x.grants, x.key, x.who, x.req, now)
+	return policy.Decide(x.grants, x.key, &x.who, x.req, now)
 }
 
 func TestDecideGood(t *testing.T) {
@@ -76,15 +76,25 @@ func TestDecideRefuses(t *testing.T) {
 		spoil func(*exchange)
 		want  error
 	}{
-		"key disabled":                       {func(x *exchange) { x.key.State = policy.Disabled }, policy.ErrKeyState},
-		"key quarantined":                    {func(x *exchange) { x.key.State = policy.Quarantined }, policy.ErrKeyState},
-		"key expired just now":               {func(x *exchange) { x.key.ExpiresAt = now }, policy.ErrKeyState},
+		"key disabled":             {func(x *exchange) { x.key.State = policy.Disabled }, policy.ErrKeyState},
+		"key quarantined":          {func(x *exchange) { x.key.State = policy.Quarantined }, policy.ErrKeyState},
+		"key expired just now":     {func(x *exchange) { x.key.ExpiresAt = now }, policy.ErrKeyState},
+		"key revoked":              {func(x *exchange) { x.key.State = policy.Revoked }, policy.ErrKeyState},
+		"overdue for rotation":     {func(x *exchange) { x.key.RotateAfter = now }, policy.ErrOverdue},
+		"overdue beyond its grace": {func(x *exchange) { x.key.RotateAfter, x.req.Grace = now.Add(-time.Hour), time.Hour }, policy.ErrOverdue},
+		"key and grant share no parameter": {func(x *exchange) {
+			x.key.Params = token.Params{Bounds: map[string]token.Range{"temperature": {Max: 1}}}
+			faq(func(g *policy.Grant) {
+				g.Params = token.Params{Bounds: map[string]token.Range{"temperature": {Min: 2, Max: 3}}}
+			})(x)
+		}, policy.ErrNothing},
 		"key of no state":                    {func(x *exchange) { x.key.State = "" }, policy.ErrKeyState},
 		"somebody else's identity":           {func(x *exchange) { x.who.Subject = "grace" }, policy.ErrBinding},
 		"same subject, other issuer":         {func(x *exchange) { x.who.Issuer = "https://other" }, policy.ErrBinding},
 		"issuer with a slash":                {func(x *exchange) { x.who.Issuer += "/" }, policy.ErrBinding},
 		"no binding":                         {func(x *exchange) { x.key.Bindings = nil }, policy.ErrBinding},
 		"left the group":                     {func(x *exchange) { x.who.Groups = nil }, policy.ErrMember},
+		"groups that the provider left out":  {func(x *exchange) { x.who.Groups, x.who.GroupsUnknown = nil, true }, policy.ErrGroupsUnknown},
 		"group of that name elsewhere":       {func(x *exchange) { x.who.Provider = "other" }, policy.ErrMember},
 		"grant without members":              {faq(func(g *policy.Grant) { g.Members = nil }), policy.ErrMember},
 		"grant that is gone":                 {func(x *exchange) { x.key.Grants = []string{"gone"} }, policy.ErrMember},
@@ -136,6 +146,7 @@ func TestNothingWidens(t *testing.T) {
 			g := policy.Grant{
 				Name: name, Scopes: whole, Default: drawScopes(t, name+" default").Intersect(whole), IPRanges: drawNetworks(t, name+" networks"),
 				MaxLifetime: time.Duration(rapid.IntRange(1, 60).Draw(t, name+" minutes")) * time.Minute,
+				Limits:      drawLimits(t, name), Params: drawParams(t, name), WithoutIdentity: rapid.Bool().Draw(t, name+" alone"),
 			}
 			if rapid.IntRange(0, 3).Draw(t, name+" members") > 0 {
 				g.Members = []policy.Members{{Provider: "corp", Subjects: []string{"ada"}}}
@@ -144,6 +155,8 @@ func TestNothingWidens(t *testing.T) {
 			x.key.Grants = append(x.key.Grants, name)
 		}
 		x.key.IPRanges = drawNetworks(t, "key networks")
+		x.key.Limits, x.key.Params = drawLimits(t, "key"), drawParams(t, "key")
+		x.key.Identity = rapid.SampledFrom([]policy.Need{policy.Required, policy.None, ""}).Draw(t, "need")
 		x.key.ExpiresAt = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "key minutes")) * time.Minute)
 		x.who.Expires = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "identity minutes")) * time.Minute)
 		x.req = policy.Request{
@@ -153,11 +166,21 @@ func TestNothingWidens(t *testing.T) {
 		if x.req.HasScope {
 			x.req.Scope = drawScopes(t, "request")
 		}
-		d, err := x.decide()
+		who := &x.who
+		if rapid.IntRange(0, 3).Draw(t, "alone") == 0 {
+			who = nil
+		}
+		d, err := policy.Decide(x.grants, x.key, who, x.req, now)
 		if err != nil {
 			return
 		}
 		issued++
+		if who == nil && (x.key.Identity != policy.None || d.Subject != x.key.ID || d.Expires.After(now.Add(policy.MaxLifetimeAlone))) {
+			t.Fatalf("a key alone got %+v", d)
+		}
+		if !d.Limits.Within(x.key.Limits) || !d.Params.Within(x.key.Params) {
+			t.Fatalf("issued %v and %v, the key has %v and %v", d.Limits, d.Params, x.key.Limits, x.key.Params)
+		}
 		if x.req.HasScope && !d.Scope.Within(x.req.Scope) {
 			t.Fatalf("issued %v, asked for %v", d.Scope, x.req.Scope)
 		}
@@ -169,7 +192,7 @@ func TestNothingWidens(t *testing.T) {
 				t.Fatalf("expires %v, a source at %v", d.Expires, end)
 			}
 		}
-		if x.req.CapByIDP && d.Expires.After(x.who.Expires) {
+		if who != nil && x.req.CapByIDP && d.Expires.After(x.who.Expires) {
 			t.Fatalf("expires %v, the identity at %v", d.Expires, x.who.Expires)
 		}
 		// Each call that the token permits is permitted by a held grant, within
@@ -184,7 +207,8 @@ func TestNothingWidens(t *testing.T) {
 				}
 				ok := slices.ContainsFunc(x.key.Grants, func(name string) bool {
 					g := x.grants[name]
-					return len(g.Members) > 0 && g.Scopes.Allow("chat", model) && within(addr, g.IPRanges) && !d.Expires.After(now.Add(g.MaxLifetime))
+					return (who == nil && g.WithoutIdentity || who != nil && len(g.Members) > 0) && g.Scopes.Allow("chat", model) &&
+						within(addr, g.IPRanges) && !d.Expires.After(now.Add(g.MaxLifetime)) && d.Limits.Within(g.Limits) && d.Params.Within(g.Params)
 				})
 				if !ok || !within(addr, x.key.IPRanges) {
 					t.Fatalf("chat:%s from %v is permitted by %+v and by no source", model, addr, d)
@@ -194,5 +218,141 @@ func TestNothingWidens(t *testing.T) {
 	})
 	if issued == 0 {
 		t.Error("no draw was ever issued anything: the property says nothing")
+	}
+}
+
+func drawLimits(t *rapid.T, label string) token.Limits {
+	return rapid.MapOfN(rapid.SampledFrom([]string{"tokens/day", "concurrent"}), rapid.Int64Range(0, 3), 0, 2).Draw(t, label+" limits")
+}
+
+func drawParams(t *rapid.T, label string) token.Params {
+	p := token.Params{Bounds: map[string]token.Range{}, Clamp: rapid.Bool().Draw(t, label+" clamp")}
+	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"max_tokens", "temperature"}), 0, 2, rapid.ID[string]).Draw(t, label+" params") {
+		p.Bounds[name] = token.Range{Max: float64(rapid.IntRange(0, 3).Draw(t, label+" "+name))}
+	}
+	p.Clamp = p.Clamp && len(p.Bounds) > 0
+	return p
+}
+
+// TestGrace: a key that is overdue works until its grace ends, for ever where
+// there is no end to it.
+func TestGrace(t *testing.T) {
+	for grace, want := range map[time.Duration]error{0: policy.ErrOverdue, time.Hour: policy.ErrOverdue, 2 * time.Hour: nil, -1: nil} {
+		x := good()
+		x.key.RotateAfter, x.req.Grace = now.Add(-time.Hour), grace
+		if _, err := x.decide(); !errors.Is(err, want) {
+			t.Errorf("an hour overdue, with a grace of %v: %v, want %v", grace, err, want)
+		}
+	}
+}
+
+// TestWithoutIdentity: both key and grant must say so, and the token is short.
+func TestWithoutIdentity(t *testing.T) {
+	for _, row := range []struct {
+		need  policy.Need
+		grant bool
+		want  error
+	}{
+		{policy.Required, true, policy.ErrIdentity},
+		{"", true, policy.ErrIdentity},
+		{policy.None, false, policy.ErrMember},
+		{policy.None, true, nil},
+	} {
+		x := good()
+		g := x.grants["faq"]
+		g.WithoutIdentity = row.grant
+		x.grants["faq"], x.key.Identity = g, row.need
+		d, err := policy.Decide(x.grants, x.key, nil, x.req, now)
+		if !errors.Is(err, row.want) {
+			t.Errorf("%q, %v: %v, want %v", row.need, row.grant, err, row.want)
+		}
+		if err == nil && (d.Subject != "k" || !d.Expires.Equal(now.Add(policy.MaxLifetimeAlone)) || d.Groups != nil) {
+			t.Errorf("%q, %v: %+v", row.need, row.grant, d)
+		}
+	}
+}
+
+// TestGrantWithinParent: one thing wider a row.
+func TestGrantWithinParent(t *testing.T) {
+	parent := func() policy.Grant {
+		return policy.Grant{
+			Scopes: scopes("chat:a-*"), MaxLifetime: time.Hour, IPRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Limits: token.Limits{"tokens/day": 10}, Params: token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}},
+		}
+	}
+	narrow := parent()
+	narrow.Scopes, narrow.IPRanges = scopes("chat:a-b"), []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}
+	narrow.Limits = token.Limits{"tokens/day": 1, "concurrent": 1}
+	nowhere := parent()
+	nowhere.IPRanges = []netip.Prefix{}
+	for _, g := range []policy.Grant{parent(), narrow, nowhere} {
+		if err := g.Within(parent()); err != nil {
+			t.Errorf("%+v: %v", g, err)
+		}
+	}
+	for why, widen := range map[string]func(*policy.Grant){
+		"scopes":   func(g *policy.Grant) { g.Scopes = scopes("chat:b") },
+		"lifetime": func(g *policy.Grant) { g.MaxLifetime++ },
+		"anywhere": func(g *policy.Grant) { g.IPRanges = nil },
+		"networks": func(g *policy.Grant) { g.IPRanges = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")} },
+		"elsewhere": func(g *policy.Grant) {
+			g.IPRanges = append(g.IPRanges, netip.MustParsePrefix("192.0.2.0/24"))
+		},
+		"limits":   func(g *policy.Grant) { g.Limits = token.Limits{"tokens/day": 11} },
+		"no limit": func(g *policy.Grant) { g.Limits = nil },
+		"params":   func(g *policy.Grant) { g.Params = token.Params{} },
+		"alone":    func(g *policy.Grant) { g.WithoutIdentity = true },
+	} {
+		g := parent()
+		widen(&g)
+		if g.Within(parent()) == nil {
+			t.Errorf("%s: a wider grant is within its parent", why)
+		}
+	}
+}
+
+// TestNarrow: nothing of a narrowed token is wider than the token it was made of.
+func TestNarrow(t *testing.T) {
+	parent := token.Claims{
+		Issuer: "https://issuer", Subject: "corp:ada", Audience: "models", ClientID: "key1", ID: "j1", IssuedAt: now, NotBefore: now,
+		Expires: now.Add(time.Hour), Scope: scopes("chat:a-*", "embeddings:b"), Grant: "faq", IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Limits: token.Limits{"tokens/day": 10},
+	}
+	req := policy.Request{Scope: scopes("chat:a-b"), HasScope: true, Lifetime: time.Hour}
+	later := now.Add(10 * time.Minute)
+	c := parent
+	for depth := 1; depth <= token.MaxActors; depth++ {
+		next, err := policy.Narrow(c, fmt.Sprint("key", depth), req, later)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Subject != "corp:ada" || next.ClientID != "key1" || next.Audience != "models" || next.Grant != "faq" || next.ID != "" || next.Actor.Depth() != depth ||
+			next.Actor.Subject != fmt.Sprint("key", depth) || !next.Scope.Within(parent.Scope) || next.Expires.After(parent.Expires) || !next.IssuedAt.Equal(later) ||
+			!next.Limits.Within(parent.Limits) || len(next.IP) != 1 {
+			t.Fatalf("at depth %d: %+v", depth, next)
+		}
+		c = next
+	}
+	if _, err := policy.Narrow(c, "key9", req, later); !errors.Is(err, policy.ErrActors) {
+		t.Errorf("beyond %d actors: %v", token.MaxActors, err)
+	}
+	short := req
+	short.Lifetime = time.Minute
+	if c, err := policy.Narrow(parent, "key2", short, later); err != nil || !c.Expires.Equal(later.Add(time.Minute)) {
+		t.Errorf("for a minute: %v, %v", c.Expires, err)
+	}
+	for why, row := range map[string]struct {
+		req  policy.Request
+		at   time.Time
+		want error
+	}{
+		"wider":          {policy.Request{Scope: scopes("chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
+		"partly wider":   {policy.Request{Scope: scopes("chat:a-b", "chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
+		"no scope named": {policy.Request{Lifetime: time.Hour}, later, policy.ErrNoScope},
+		"expired":        {req, parent.Expires, policy.ErrExpiry},
+	} {
+		if _, err := policy.Narrow(parent, "key2", row.req, row.at); !errors.Is(err, row.want) {
+			t.Errorf("%s: %v, want %v", why, err, row.want)
+		}
 	}
 }

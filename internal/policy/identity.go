@@ -68,8 +68,11 @@ func (b Binding) Binds(i Identity) bool {
 	return (b.Subject == "" || b.Subject == i.Subject) && allMatch(b.Claims, i.Claims)
 }
 
-// binds is what decisions called it first.
-func (b Binding) binds(i Identity) bool { return b.Binds(i) }
+// Equal tells whether both say the same.
+func (b Binding) Equal(c Binding) bool {
+	return b.Issuer == c.Issuer && b.Subject == c.Subject &&
+		maps.EqualFunc(b.Claims, c.Claims, func(p, q Pattern) bool { return p.String() == q.String() })
+}
 
 // Check says what is wrong with the binding, or nil. shared tells that anybody
 // can have an account at the issuer; pins are then the claims with ids that are

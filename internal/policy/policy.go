@@ -14,51 +14,6 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// A State is where a key stands in its life. Only an active key opens anything.
-type State string
-
-// The states of a key. Expiry is read off its date, never stored.
-const (
-	Active      State = "active"
-	Disabled    State = "disabled"
-	Expired     State = "expired"
-	Quarantined State = "quarantined"
-)
-
-// A Key is what is known about a machine key, apart from its secrets.
-type Key struct {
-	ID             string         `json:"id"`
-	Owner          string         `json:"owner"` // The identity that enrolled it, as Identity.String.
-	Team           string         `json:"team,omitempty"`
-	Description    string         `json:"description,omitempty"`
-	Grants         []string       `json:"grants"`
-	Bindings       []Binding      `json:"bindings"`
-	IPRanges       []netip.Prefix `json:"ip_ranges"` // Null inherits the grant's; [] allows none.
-	State          State          `json:"state"`
-	DisabledReason string         `json:"disabled_reason,omitempty"`
-	CreatedAt      time.Time      `json:"created_at"`
-	ExpiresAt      time.Time      `json:"expires_at"`
-	RotateAfter    time.Time      `json:"rotate_after"` // When a new secret is due.
-	LastUsedAt     time.Time      `json:"last_used_at,omitzero"`
-}
-
-// What a store of keys says of those it does not have.
-var (
-	// ErrUnknownKey means that no live secret matches: the id may be unknown or
-	// the secret wrong. Which of them it is, nobody learns.
-	ErrUnknownKey = errors.New("unknown machine key or wrong secret")
-	// ErrNoSuchKey means that the asker has no key of that id.
-	ErrNoSuchKey = errors.New("no such machine key")
-)
-
-// StateAt is the key's state at now, expiry included.
-func (k Key) StateAt(now time.Time) State {
-	if k.State == Active && !now.Before(k.ExpiresAt) {
-		return Expired
-	}
-	return k.State
-}
-
 // A Grant is a named bundle of scopes and limits.
 type Grant struct {
 	Name        string
@@ -67,7 +22,36 @@ type Grant struct {
 	Default     token.Scopes   // What a request that names no scope gets. Within Scopes.
 	MaxLifetime time.Duration  // At most token.MaxLifetime.
 	IPRanges    []netip.Prefix // Nil is anywhere; empty but not nil is nowhere.
-	Members     []Members      // Who may hold it. None: nobody.
+	Limits      token.Limits
+	Params      token.Params
+	Members     []Members // Who may hold it. None: nobody.
+
+	// WithoutIdentity lets keys that need no identity hold the grant. Their
+	// tokens live at most MaxLifetimeAlone.
+	WithoutIdentity bool
+}
+
+// MaxLifetimeAlone is how long a token lives at most that a key got alone.
+const MaxLifetimeAlone = 15 * time.Minute
+
+// Within says why g gives something that parent does not, or nil. Members are
+// g's own affair.
+func (g Grant) Within(parent Grant) error {
+	switch {
+	case !g.Scopes.Within(parent.Scopes):
+		return errors.New("its scopes are wider than its parent's")
+	case g.MaxLifetime > parent.MaxLifetime:
+		return errors.New("its lifetime is longer than its parent's")
+	case !networksWithin(g.IPRanges, parent.IPRanges):
+		return errors.New("its networks are wider than its parent's")
+	case !g.Limits.Within(parent.Limits):
+		return errors.New("its limits are higher than its parent's")
+	case !g.Params.Within(parent.Params):
+		return errors.New("its parameters are wider than its parent's")
+	case g.WithoutIdentity && !parent.WithoutIdentity:
+		return errors.New("its parent needs an identity")
+	}
+	return nil
 }
 
 // Admits tells whether the identity may hold the grant.

@@ -52,8 +52,38 @@ func Handler(log *slog.Logger, h func(http.ResponseWriter, *http.Request) error)
 	})
 }
 
+// Problems is [Handler] for an API: failures are written as application/
+// problem+json (RFC 9457), with the code in their type and beside it.
+func Problems(log *slog.Logger, h func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := h(w, r)
+		if err == nil {
+			return
+		}
+		ref := begin(log, w, r, err)
+		body := map[string]any{
+			"type": "urn:hourpass:problem:" + ref.Code, "title": http.StatusText(ref.Status), "status": ref.Status,
+			"code": ref.Code, "detail": ref.Detail,
+		}
+		if ref.Decision != "" {
+			body["decision_id"] = ref.Decision
+		}
+		write(w, "application/problem+json", ref.Status, body)
+	})
+}
+
 // Error logs err in full and answers with what the client may see of it.
 func Error(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) {
+	ref := begin(log, w, r, err)
+	body := map[string]string{"error": ref.Code, "error_description": ref.Detail}
+	if ref.Decision != "" {
+		body["decision_id"] = ref.Decision
+	}
+	JSON(w, ref.Status, body)
+}
+
+// begin logs a failure and sets the headers that its kind wants.
+func begin(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) *Refusal {
 	ref := AsRefusal(err)
 	level := slog.LevelInfo
 	if ref.Status >= http.StatusInternalServerError {
@@ -67,11 +97,7 @@ func Error(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) 
 	if ref.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((ref.RetryAfter+time.Second-1)/time.Second)))
 	}
-	body := map[string]string{"error": ref.Code, "error_description": ref.Detail}
-	if ref.Decision != "" {
-		body["decision_id"] = ref.Decision
-	}
-	JSON(w, ref.Status, body)
+	return ref
 }
 
 // Sentence makes the text of a reason one: with a capital and a full stop.
@@ -88,8 +114,10 @@ func Sentence(err error) string {
 
 // JSON writes v with the given status. Answers of an identity service are
 // never to be stored, so it always forbids caching.
-func JSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
+func JSON(w http.ResponseWriter, status int, v any) { write(w, "application/json", status, v) }
+
+func write(w http.ResponseWriter, contentType string, status int, v any) {
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

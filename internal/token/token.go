@@ -9,6 +9,7 @@
 package token
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -55,6 +56,31 @@ type Claims struct {
 	// IP holds the networks that calls may come from. Nil is anywhere; empty
 	// but not nil is nowhere.
 	IP []netip.Prefix // ip
+
+	Limits Limits // lim: what the token may spend. Optional.
+	Params Params // par: bounds of calls' parameters. Optional.
+
+	// Actor tells who holds the token where it was narrowed for somebody else
+	// (RFC 8693, section 4.1). Subject and ClientID stay those of the first.
+	Actor *Actor // act
+}
+
+// MaxActors is how many holders a token may have had after its first.
+const MaxActors = 4
+
+// An Actor is a holder of a narrowed token, and through whom they have it.
+type Actor struct {
+	Subject string // sub: the id of the holder's machine key.
+	Actor   *Actor // act: the holder before. May be nil.
+}
+
+// Depth is how many holders there are, 0 for nil.
+func (a *Actor) Depth() int {
+	n := 0
+	for ; a != nil; a = a.Actor {
+		n++
+	}
+	return n
 }
 
 // A claim that this list does not know may be a restriction that this version
@@ -76,6 +102,9 @@ var readers = map[string]func(*Claims, strictjson.Value) bool{
 	"team":      func(c *Claims, v strictjson.Value) bool { return text(v, &c.Team) },
 	"grp":       func(c *Claims, v strictjson.Value) bool { return texts(v, &c.Groups) },
 	"ip":        func(c *Claims, v strictjson.Value) bool { return networks(v, &c.IP) },
+	"act":       func(c *Claims, v strictjson.Value) bool { return actor(v, &c.Actor, 1) },
+	"lim":       func(c *Claims, v strictjson.Value) (ok bool) { c.Limits, ok = ReadLimits(v); return ok },
+	"par":       func(c *Claims, v strictjson.Value) (ok bool) { c.Params, ok = ReadParams(v); return ok },
 	"scope": func(c *Claims, v strictjson.Value) (ok bool) {
 		s, ok := v.Text()
 		if !ok {
@@ -87,11 +116,14 @@ var readers = map[string]func(*Claims, strictjson.Value) bool{
 	},
 }
 
+// maxMembers bounds the members of a payload, nested ones included.
+const maxMembers = 64
+
 // Parse reads a payload strictly: one JSON object, no member twice, no unknown
 // claim, each of its exact type, none that the profile requires missing. Errors
 // match [ErrClaims] and hold no value from the payload.
 func Parse(payload []byte) (Claims, error) {
-	members, err := strictjson.Object(payload, strictjson.Limits{Depth: 2, Members: len(readers)})
+	members, err := strictjson.Object(payload, strictjson.Limits{Depth: 1 + MaxActors, Members: maxMembers})
 	if err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrClaims, err)
 	}
@@ -142,6 +174,17 @@ func (c *Claims) valid() error {
 	if len(c.IP) > MaxList {
 		return fmt.Errorf("%w: more than %d networks", ErrClaims, MaxList)
 	}
+	if err := errors.Join(c.Limits.Check(), c.Params.Check()); err != nil {
+		return fmt.Errorf("%w: %w", ErrClaims, err)
+	}
+	if c.Actor.Depth() > MaxActors {
+		return fmt.Errorf("%w: more than %d actors", ErrClaims, MaxActors)
+	}
+	for a := c.Actor; a != nil; a = a.Actor {
+		if !validText(a.Subject) {
+			return fmt.Errorf("%w: a bad actor", ErrClaims)
+		}
+	}
 	if !c.Expires.After(c.IssuedAt) || c.NotBefore.After(c.Expires) {
 		return fmt.Errorf("%w: its times contradict each other", ErrClaims)
 	}
@@ -182,6 +225,15 @@ func (c *Claims) Encode() ([]byte, error) {
 			networks[i] = p.String()
 		}
 		b = appendList(b, "ip", networks)
+	}
+	if len(c.Limits) > 0 {
+		b = append(c.Limits.AppendJSON(appendName(b, "lim")), ',')
+	}
+	if !c.Params.IsZero() {
+		b = append(c.Params.AppendJSON(appendName(b, "par")), ',')
+	}
+	if c.Actor != nil {
+		b = append(c.Actor.appendTo(appendName(b, "act")), ',')
 	}
 	b[len(b)-1] = '}' // In place of the last comma.
 	return b, nil
@@ -285,6 +337,37 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q: write IPv4 networks as IPv4", s)
 	}
 	return p, nil
+}
+
+func actor(v strictjson.Value, to **Actor, depth int) bool {
+	members, ok := object(v, 2*MaxActors)
+	if !ok || depth > MaxActors {
+		return false
+	}
+	a := &Actor{}
+	for _, m := range members {
+		switch m.Name {
+		case "sub":
+			ok = text(m.Value, &a.Subject)
+		case "act":
+			ok = actor(m.Value, &a.Actor, depth+1)
+		default:
+			ok = false
+		}
+		if !ok {
+			return false
+		}
+	}
+	*to = a
+	return a.Subject != ""
+}
+
+func (a *Actor) appendTo(b []byte) []byte {
+	b = strictjson.AppendText(appendName(append(b, '{'), "sub"), a.Subject)
+	if a.Actor != nil {
+		b = a.Actor.appendTo(appendName(append(b, ','), "act"))
+	}
+	return append(b, '}')
 }
 
 func appendName(b []byte, name string) []byte {

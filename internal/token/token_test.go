@@ -28,6 +28,9 @@ func full() token.Claims {
 	c.AuthTime, c.ACR, c.AMR = now.Add(-time.Hour), "urn:mfa", []string{"pwd", "otp"}
 	c.Tier, c.Team, c.Groups = "free", `a "team"`, []string{"g1", `g,2\`}
 	c.IP = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
+	c.Limits = token.Limits{"tokens/day": 100000, "concurrent": 4, "requests/second": 0}
+	c.Params = token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 4096}, "temperature": {Min: 0.25, Max: 1.5}}, Clamp: true}
+	c.Actor = &token.Actor{Subject: "key2", Actor: &token.Actor{Subject: "key1"}}
 	return c
 }
 
@@ -72,6 +75,26 @@ func TestParseRefuses(t *testing.T) {
 		"iss twice":                spoil(`"iss"`, `"iss":"x","iss"`),
 		"iss twice, escaped":       spoil(`"iss"`, `"\u0069ss":"x","iss"`),
 		"Iss beside iss":           spoil(`"iss"`, `"Iss":"x","iss"`),
+		"lim of nothing":           spoil(`{"concurrent":4,"requests/second":0,"tokens/day":100000}`, "{}"),
+		"lim null":                 spoil(`{"concurrent":4,"requests/second":0,"tokens/day":100000}`, "null"),
+		"lim a list":               spoil(`{"concurrent":4,"requests/second":0,"tokens/day":100000}`, "[]"),
+		"lim of something unknown": spoil(`tokens/day`, "tokens/week"),
+		"lim below zero":           spoil(`100000`, "-1"),
+		"lim no integer":           spoil(`100000`, "1e5"),
+		"lim too large":            spoil(`100000`, "9007199254740993"),
+		"par of nothing":           spoil(`{"max_tokens":4096,"temperature":[0.25,1.5],"clamp":true}`, `{"clamp":true}`),
+		"par null":                 spoil(`{"max_tokens":4096,"temperature":[0.25,1.5],"clamp":true}`, "null"),
+		"par unknown":              spoil(`max_tokens`, "max_token"),
+		"par below zero":           spoil(`4096`, "-1"),
+		"par an empty range":       spoil(`[0.25,1.5]`, "[1.5,0.25]"),
+		"par three ends":           spoil(`[0.25,1.5]`, "[0,1,2]"),
+		"par text":                 spoil(`4096`, `"4096"`),
+		"clamp a number":           spoil(`"clamp":true`, `"clamp":1`),
+		"act without sub":          spoil(`"act":{"sub":"key2",`, `"act":{`),
+		"act with more":            spoil(`"act":{"sub":"key2",`, `"act":{"iss":"x","sub":"key2",`),
+		"act null":                 spoil(`{"sub":"key1"}`, "null"),
+		"act with an empty sub":    spoil(`"key1"`, `""`),
+		"five actors":              spoil(`{"sub":"key1"}`, `{"sub":"a","act":{"sub":"b","act":{"sub":"c","act":{"sub":"d"}}}}`),
 		"sub missing":              spoil(`"sub":"corp:4711",`, ""),
 		"sub empty":                spoil(`"corp:4711"`, `""`),
 		"sub with a newline":       spoil(`corp:4711`, `corp:4711\r\nX: y`),
@@ -108,7 +131,7 @@ func TestParseRefuses(t *testing.T) {
 		"depth":                    spoil(`"corp:4711"`, `{"a":{"b":{"c":1}}}`),
 		"lone surrogate":           spoil(`corp:4711`, `corp:\ud800`),
 		"lifetime over an hour":    spoil(`1800003600`, `1800003601`),
-		"trailing comma":           spoil(`]}`, `],}`),
+		"trailing comma":           spoil(`}}}`, `}},}`),
 		"auth_time not a number":   spoil(`"auth_time":1799996400`, `"auth_time":true`),
 		"something behind the end": string(payload) + "x",
 	} {

@@ -8,6 +8,7 @@ import (
 	"github.com/hourpass/hourpass/cmd/internal/program"
 	"github.com/hourpass/hourpass/internal/config"
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/issuer"
 )
@@ -34,8 +35,10 @@ type settings struct {
 	// where a request names none. Required.
 	Audiences []string `yaml:"audiences"`
 
-	// Store is the path of the SQLite file. Required.
-	Store string `yaml:"store"`
+	// Store is the path of a SQLite file, or the URL of a PostgreSQL database:
+	// postgres://USER@HOST/DATABASE. Its password can be in the URL, in a file
+	// of libpq's form (?passfile=PATH, PGPASSFILE), or in PGPASSWORD. Required.
+	Store config.Secret `yaml:"store"`
 
 	// SigningKeys is the path of the signing keys, encrypted under
 	// KeyEncryptionKey, a file with 32 random bytes in base64. Both required.
@@ -96,13 +99,16 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p := source.Problems()
 	for _, required := range []struct{ path, value string }{
 		{"url", c.URL},
-		{"store", c.Store},
+		{"store", c.Store.Reveal()},
 		{"signing_keys", c.SigningKeys},
 		{"key_encryption_key", c.KeyEncryptionKey},
 		{"pepper", c.Pepper},
 		{"audit", c.Audit},
 	} {
 		p.Check(required.value != "", required.path, "is required")
+	}
+	if err := store.Validate(c.Store.Reveal()); err != nil {
+		p.Add("store", "%v", err)
 	}
 	program.CheckAddr(p, "listen", c.Listen)
 	program.CheckAddr(p, "ops_listen", c.OpsListen)

@@ -43,13 +43,25 @@ func Init(ctx context.Context, o program.Options) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{c.KeyEncryptionKey, c.Pepper, c.SigningKeys, c.Store} {
+	files := []string{c.KeyEncryptionKey, c.Pepper, c.SigningKeys}
+	if path, ok := store.File(c.Store.Reveal()); ok {
+		files = append(files, path)
+	}
+	for _, path := range files {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is there already: nothing was changed", path)
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
+	}
+	// First what may fail: a server may be out of reach.
+	db, err := store.Create(ctx, c.Store.Reveal())
+	if err != nil {
+		return err
+	}
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("closing the store: %w", err)
 	}
 	for _, path := range []string{c.KeyEncryptionKey, c.Pepper} {
 		if err := seal.NewKeyFile(path); err != nil {
@@ -63,21 +75,27 @@ func Init(ctx context.Context, o program.Options) error {
 	if _, err := ring.Create(c.SigningKeys, sealer, o.Clock()()); err != nil {
 		return err
 	}
-	db, err := store.Create(ctx, c.Store)
-	if err != nil {
-		return err
-	}
-	if err := db.Close(); err != nil {
-		return fmt.Errorf("closing the store: %w", err)
-	}
 	for what, path := range map[string]string{
-		"key-encryption key": c.KeyEncryptionKey, "pepper": c.Pepper, "signing keys": c.SigningKeys, "store": c.Store,
+		"key-encryption key": c.KeyEncryptionKey, "pepper": c.Pepper, "signing keys": c.SigningKeys, "store": store.Name(c.Store.Reveal()),
 	} {
 		if _, err := fmt.Fprintf(o.Stdout, "made the %s: %s\n", what, path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Backup copies the store, which may be in use, to a new file.
+func Backup(ctx context.Context, o program.Options, to string) error {
+	c, _, err := load(o)
+	if err != nil {
+		return err
+	}
+	if err := store.Backup(ctx, c.Store.Reveal(), to); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(o.Stdout, "copied the store: %s\n", to)
+	return err
 }
 
 // Run is the issuer, until ctx ends.
@@ -95,7 +113,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return hint(err)
 	}
-	db, err := store.Open(ctx, c.Store)
+	db, err := store.Open(ctx, c.Store.Reveal())
 	if err != nil {
 		return hint(err)
 	}

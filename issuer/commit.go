@@ -1,0 +1,200 @@
+package issuer
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hourpass/hourpass/internal/policy"
+)
+
+// usedOnce is the mark of an assertion that must not come twice. It outlives the
+// assertion, restarts and replicas included.
+type usedOnce struct {
+	issuer      string
+	fingerprint []byte
+	key         string // The machine key that used it.
+	at          time.Time
+	request     []byte // Digest of what was asked for.
+	sealed      []byte // The answer, for an honest retry. Nil: there is none.
+	forget      time.Time
+}
+
+// use is what a token leaves in the database before it is let out.
+type use struct {
+	key   policy.Key // Must not have changed since it was read.
+	marks []*usedOnce
+
+	lead chan bool // true: commit the next group; false: err says how it went.
+	err  error
+}
+
+// Why a use is not committed.
+var (
+	errUsed     = errors.New("an assertion was used before")
+	errStaleKey = errors.New("the machine key has changed since it was read")
+)
+
+const (
+	maxGroup      = 64               // Uses in one transaction.
+	commitTimeout = 10 * time.Second // Of one transaction.
+)
+
+// committer commits uses in groups: while one transaction runs, the uses that
+// arrive wait together for the next, so that a disk that takes a millisecond to
+// remember does so once for all of them.
+type committer struct {
+	db   *sql.DB
+	keys Keys
+
+	mu      sync.Mutex
+	busy    bool
+	waiting []*use
+}
+
+// commit returns nil when the use is kept; errUsed where one of its marks was
+// there already, errStaleKey where its key has changed.
+func (c *committer) commit(key policy.Key, marks ...*usedOnce) error {
+	u := &use{key: key, marks: marks, lead: make(chan bool, 1)}
+	c.mu.Lock()
+	c.waiting = append(c.waiting, u)
+	first := !c.busy
+	c.busy = true
+	c.mu.Unlock()
+	if first || <-u.lead {
+		c.commitGroup(u)
+	}
+	return u.err
+}
+
+// commitGroup commits the uses that wait, u among them, and hands over to
+// whoever came in the meantime.
+func (c *committer) commitGroup(u *use) {
+	c.mu.Lock()
+	n := min(len(c.waiting), maxGroup)
+	group := slices.Clone(c.waiting[:n])
+	c.waiting = append(c.waiting[:0], c.waiting[n:]...)
+	c.mu.Unlock()
+
+	err := c.write(group)
+	for _, member := range group {
+		if err != nil {
+			member.err = fmt.Errorf("keeping what was used: %w", err)
+		}
+		if member != u {
+			member.lead <- false
+		}
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy = len(c.waiting) > 0; c.busy {
+		c.waiting[0].lead <- true
+	}
+}
+
+// write commits the group in one transaction and tells each use how it went. It
+// is not bound to any one request: a client that leaves takes nobody along.
+func (c *committer) write(group []*use) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	tx, err := c.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := c.writeIn(ctx, tx, group); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error {
+	keys := make([]policy.Key, len(group))
+	for i, u := range group {
+		keys[i] = u.key
+	}
+	stale, err := c.keys.Stale(ctx, tx, keys)
+	if err != nil {
+		return err
+	}
+	// Of two in the group with the same mark, the first counts.
+	owner := map[string]*use{}
+	var marks []*usedOnce
+	for _, u := range group {
+		u.err = nil
+		if slices.Contains(stale, u.key.ID) {
+			u.err = errStaleKey
+			continue
+		}
+		for _, m := range u.marks {
+			if owner[m.name()] != nil {
+				u.err = errUsed
+				continue
+			}
+			owner[m.name()] = u
+			marks = append(marks, m)
+		}
+	}
+	// In one order everywhere, so that two issuers never wait for each other.
+	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.name(), b.name()) })
+	kept, err := insertMarks(ctx, tx, marks)
+	if err != nil {
+		return err
+	}
+	for name, u := range owner {
+		if !kept[name] {
+			u.err = errUsed
+		}
+	}
+	return nil
+}
+
+func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
+
+// insertMarks inserts those that are not there yet, and returns their names.
+func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce) (map[string]bool, error) {
+	kept := make(map[string]bool, len(marks))
+	if len(marks) == 0 {
+		return kept, nil
+	}
+	const columns = 7
+	args := make([]any, 0, columns*len(marks))
+	var rows strings.Builder
+	for i, m := range marks {
+		rows.WriteString([]string{"(", ", ("}[min(i, 1)])
+		for column := range columns {
+			rows.WriteString([]string{"$", ", $"}[min(column, 1)])
+			rows.WriteString(strconv.Itoa(len(args) + column + 1))
+		}
+		rows.WriteByte(')')
+		args = append(args, m.issuer, m.fingerprint, m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
+	}
+	found, err := tx.QueryContext(ctx, `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
+		VALUES `+rows.String()+` ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = found.Close() }()
+	for found.Next() {
+		var m usedOnce
+		if err := found.Scan(&m.issuer, &m.fingerprint); err != nil {
+			return nil, err
+		}
+		kept[m.name()] = true
+	}
+	return kept, found.Err()
+}
+
+// orEmpty is b, or no bytes where it is nil, which SQL takes for NULL.
+func orEmpty(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

@@ -1,0 +1,113 @@
+package issuer
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/issuer/internal/throttle"
+)
+
+// Rates bound how fast the issuer is asked. Zero fields mean the defaults. Each
+// issuer counts on its own.
+type Rates struct {
+	// PerAddress is how many requests a second one address may send, after a
+	// burst of ten times that. Default 50.
+	PerAddress int
+	// PerKey is how many tokens a minute one machine key may get, and at once.
+	// Default 600.
+	PerKey int
+	// Failures is how many failed attempts a minute one address may have, and one
+	// machine key, before each further one is told to wait. Default 30.
+	Failures int
+}
+
+func (r *Rates) defaults() {
+	for _, rate := range []struct {
+		to *int
+		or int
+	}{{&r.PerAddress, 50}, {&r.PerKey, 600}, {&r.Failures, 30}} {
+		if *rate.to == 0 {
+			*rate.to = rate.or
+		}
+	}
+}
+
+// throttles hold the rates. What counts against a key is only ever done by who
+// holds it, or fails: a stranger's failures slow down strangers, while who holds
+// the secret is not asked how many others have tried.
+type throttles struct {
+	addresses, mints, addressFailures, keyFailures *throttle.Limiter
+}
+
+func newThrottles(r Rates) throttles {
+	perMinute := func(n int) *throttle.Limiter { return throttle.New(time.Minute/time.Duration(n), n) }
+	return throttles{
+		addresses: throttle.New(time.Second/time.Duration(r.PerAddress), 10*r.PerAddress),
+		mints:     perMinute(r.PerKey), addressFailures: perMinute(r.Failures), keyFailures: perMinute(r.Failures),
+	}
+}
+
+// admit counts a request of an address.
+func (t throttles) admit(addr netip.Addr, now time.Time) error {
+	return tooFast(t.addresses.Take(nameOf(addr), now))
+}
+
+// mint counts a request of a key that has authenticated itself.
+func (t throttles) mint(key string, now time.Time) error { return tooFast(t.mints.Take(key, now)) }
+
+// failures are the reasons that guessing would bring about.
+var failures = []error{policy.ErrUnknownKey, errNoKey, errIdentity, policy.ErrBinding, errCode, errRefresh, errReplay, errSession, errSubjectToken, errDevice, errUserCode}
+
+// failed counts a failure of an address and, where it is known, of the key that
+// was named. Beyond the budget it returns what to answer instead; that is not
+// recorded one by one, so that nobody can fill the disk with it.
+func (t throttles) failed(err error, addr netip.Addr, key string, now time.Time) error {
+	guess := false
+	for _, f := range failures {
+		guess = guess || errors.Is(err, f)
+	}
+	if !guess {
+		return nil
+	}
+	wait := t.addressFailures.Take(nameOf(addr), now)
+	if key != "" {
+		wait = max(wait, t.keyFailures.Take(key, now))
+	}
+	return tooFast(wait)
+}
+
+// nameOf is whom to count: an IPv6 customer has a whole /64 to come from.
+func nameOf(addr netip.Addr) string {
+	if addr.Is6() {
+		if p, err := addr.Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return addr.String()
+}
+
+// namedKey is the machine key that a request names, whoever sent it. Empty where
+// it names none.
+func namedKey(r *http.Request) string {
+	id := r.PostForm.Get("client_id")
+	if user, _, ok := r.BasicAuth(); ok {
+		id = user
+	}
+	if len(id) > 32 {
+		return ""
+	}
+	return id
+}
+
+func tooFast(wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	return &reply.Refusal{
+		Status: http.StatusTooManyRequests, Code: "temporarily_unavailable", Detail: reply.Sentence(errTooFast), RetryAfter: wait,
+	}
+}
