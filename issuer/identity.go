@@ -185,7 +185,7 @@ func (p *Provider) readSubject(c idClaims) (string, error) {
 	}
 	if p.Type == typeSPIFFE {
 		// A trust domain speaks for its own workloads alone.
-		if domain, ok := trustDomainOf(subject); !ok || domain != p.TrustDomain {
+		if domain, _ := trustDomainOf(subject); domain != p.TrustDomain {
 			return "", errors.New("sub: no SPIFFE ID of this trust domain")
 		}
 	}

@@ -23,8 +23,8 @@ func validTrustDomain(s string) bool {
 // a path, because the trust domain by itself is no workload.
 func trustDomainOf(id string) (string, bool) {
 	rest, ok := strings.CutPrefix(id, "spiffe://")
-	domain, path, hasPath := strings.Cut(rest, "/")
-	if !ok || !hasPath || !validTrustDomain(domain) {
+	domain, path, _ := strings.Cut(rest, "/")
+	if !ok || !validTrustDomain(domain) {
 		return "", false
 	}
 	for segment := range strings.SplitSeq(path, "/") {

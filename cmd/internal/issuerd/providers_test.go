@@ -10,7 +10,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -182,7 +185,7 @@ func TestProvidersRefused(t *testing.T) {
 		"a key set too large":           {"var/cluster-jwks.json", "var/large", "jwks_file:", "providers[1].jwks_file: var/large is larger"},
 		"an empty key set":              {"var/cluster-jwks.json", "var/empty", "jwks_file:", "providers[1].jwks_file: var/empty is empty"},
 		"keys from two places":          {"    jwks_file:", "    jwks_url: https://x.example.com/keys\n    jwks_file:", "jwks_url:", "providers[1].jwks_url: jwks_file is set too"},
-		"keys over plain http":          {"jwks_file: var/cluster-jwks.json", "jwks_url: http://x.example.com/keys", "jwks_url:", "providers[1].jwks_url: want an https URL"},
+		"keys over plain http":          {"jwks_file: var/cluster-jwks.json", "jwks_url: http://x.example.com/keys", "jwks_url:", "providers[1].jwks_url: keeping a key set"},
 		"login where nobody can":        {"    audiences: [hourpass]", "    client_id: x", "client_id:", "providers[1].client_id: nobody logs in"},
 		"no such authority":             {"var/ca.pem", "var/nothing", "ca_file:", "providers[2].ca_file: open var/nothing"},
 		"an authority that is a key":    {"var/ca.pem", "var/client-secret", "ca_file:", "providers[2].ca_file: var/client-secret holds no certificate"},
@@ -241,3 +244,29 @@ const twoMeshes = `  - {name: mesh, type: spiffe, trust_domain: acme.com, jwks_u
     audiences: [a]
     trust_domain: acme.com
 `
+
+// TestCAFile: a provider's own authorities vouch for it, and no others.
+func TestCAFile(t *testing.T) {
+	workplace(t)
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // Of handshakes that are meant to fail.
+	srv.StartTLS()
+	defer srv.Close()
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := os.WriteFile("var/own.pem", own, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]bool{"var/own.pem": true, "var/ca.pem": false} {
+		transport, err := issuerd.Trusting(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := (&http.Client{Transport: transport}).Get(srv.URL)
+		if err == nil {
+			res.Body.Close()
+		}
+		if (err == nil) != want {
+			t.Errorf("%s: asking the provider: %v, want an answer %v", file, err, want)
+		}
+	}
+}
