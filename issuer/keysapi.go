@@ -183,7 +183,7 @@ func (s *Server) mayHave(p person, old, k policy.Key) error {
 	}
 	for _, name := range k.Grants {
 		if _, ok := s.Grants[name]; !ok && !slices.Contains(old.Grants, name) {
-			return errNotYours // Whether there is such a grant is not for everybody to know.
+			return notYours("hold one of these grants") // Whether there is such a grant is not for everybody to know.
 		}
 	}
 	for _, audience := range k.VerifierFor {
@@ -204,21 +204,26 @@ func (s *Server) mayHave(p person, old, k policy.Key) error {
 			return err
 		}
 		if own := b.Issuer == p.Issuer && b.Subject == p.Subject; !own && !s.isAdmin(p) && !s.isWorkload(b) {
-			return errNotYours
+			return notYours("bind a key to somebody else")
 		}
 	}
 	if s.isAdmin(p) {
 		return nil
 	}
 	if k.Owner != p.String() || k.Identity == policy.None && old.Identity != policy.None || !slices.Equal(k.VerifierFor, old.VerifierFor) {
-		return errNotYours
+		return notYours("set owner, identity or verifier_for that way")
 	}
 	for _, name := range k.Grants {
 		if g := s.Grants[name]; !slices.Contains(old.Grants, name) && !g.Admits(p.Identity) {
-			return errNotYours
+			return notYours("hold one of these grants")
 		}
 	}
 	return nil
+}
+
+// notYours refuses what is beyond a person's ceilings.
+func notYours(what string) error {
+	return &reply.Refusal{Status: http.StatusForbidden, Code: "access_denied", Detail: "You may not " + what + "."}
 }
 
 // checkBinding refuses bindings that would fit strangers, or nobody.
@@ -268,6 +273,9 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 		if f.Owner == "*" {
 			f.Owner = ""
 		}
+		if err := s.Keys.Flush(r.Context()); err != nil { // Their last uses are shown.
+			return nil, err
+		}
 		list, next, err := s.Keys.List(r.Context(), f, now)
 		if err != nil {
 			return nil, err
@@ -288,6 +296,9 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) onKey(event string, do func(w http.ResponseWriter, r *http.Request, p person, k policy.Key, now time.Time) (any, error)) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		return s.api(w, r, event, http.StatusOK, func(p person, rec *audit.Record, now time.Time) (any, error) {
+			if err := s.Keys.Flush(r.Context()); err != nil { // Its last uses are shown.
+				return nil, err
+			}
 			k, err := s.Keys.Get(r.Context(), mux.Vars(r)["id"])
 			if err != nil {
 				return nil, err

@@ -13,17 +13,16 @@ import (
 
 // Reasons that only this room knows. Each is fit to be shown.
 var (
-	errNoKey    = errors.New("the client must authenticate with its machine key")
-	errGrant    = errors.New("this grant type is not supported")
-	errTarget   = errors.New("the audience is not one of this issuer's")
-	errReplay   = errors.New("this identity token was used before")
-	errCode     = errors.New("the authorization code is unknown, used or expired, or the proof does not match")
-	errRefresh  = errors.New("the refresh token is unknown, used or expired: log in again")
-	errSession  = errors.New("a fresh login is needed")
-	errNoAudit  = errors.New("the decision could not be recorded")
-	errStale    = errors.New("the login is too long ago for this: log in again")
-	errRole     = errors.New("this is not yours to do")
-	errNotYours = errors.New("the key may not be given that by you")
+	errNoKey   = errors.New("the client must authenticate with its machine key")
+	errGrant   = errors.New("this grant type is not supported")
+	errTarget  = errors.New("the audience is not one of this issuer's")
+	errReplay  = errors.New("this identity token was used before")
+	errCode    = errors.New("the authorization code is unknown, used or expired, or the proof does not match")
+	errRefresh = errors.New("the refresh token is unknown, used or expired: log in again")
+	errSession = errors.New("a fresh login is needed")
+	errNoAudit = errors.New("the decision could not be recorded")
+	errStale   = errors.New("the login is too long ago for this: log in again")
+	errRole    = errors.New("this is not yours to do")
 
 	errOwnerGone    = errors.New("the machine key's owner has not logged in for too long")
 	errSubjectToken = errors.New("the token to be narrowed is none of ours, or is over")
@@ -73,7 +72,6 @@ var refusals = []struct {
 	{errSubjectToken, http.StatusBadRequest, "invalid_request", "subject_token"},
 	{errStale, http.StatusUnauthorized, "insufficient_user_authentication", "login_not_fresh"}, // RFC 9470.
 	{errRole, http.StatusForbidden, "access_denied", "role"},
-	{errNotYours, http.StatusForbidden, "access_denied", "ceiling"},
 	{errTooFast, http.StatusTooManyRequests, "temporarily_unavailable", "rate"},
 	{errPending, http.StatusBadRequest, "authorization_pending", "pending"},
 	{errSlow, http.StatusBadRequest, "slow_down", "pending"},

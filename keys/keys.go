@@ -23,6 +23,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
+	"github.com/hourpass/hourpass/keys/format"
 )
 
 // Bounds of a key's life.
@@ -87,7 +88,7 @@ func (s *Store) secretMAC(key string) []byte {
 // The key may be as of a moment ago; [Store.Stale] tells, and [Store.Forget]
 // makes the next look a fresh one.
 func (s *Store) Authenticate(ctx context.Context, presented string, now time.Time) (policy.Key, int64, error) {
-	id, err := ParseID(presented)
+	id, err := format.ParseID(presented)
 	if err != nil {
 		return policy.Key{}, 0, fmt.Errorf("%w: %w", policy.ErrUnknownKey, err)
 	}

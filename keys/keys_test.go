@@ -18,6 +18,7 @@ import (
 	"github.com/hourpass/hourpass/internal/store/storetest"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/keys"
+	"github.com/hourpass/hourpass/keys/format"
 )
 
 var now = time.Unix(1_800_000_000, 0).UTC()
@@ -62,7 +63,7 @@ func TestForm(t *testing.T) {
 		if !regexp.MustCompile(`^hpk_[0-9A-Za-z]{16}_[0-9A-Za-z]{49}$`).MatchString(secret) {
 			t.Fatalf("a key looks like %q", secret)
 		}
-		if id, err := keys.ParseID(secret); err != nil || id != k.ID {
+		if id, err := format.ParseID(secret); err != nil || id != k.ID {
 			t.Errorf("ParseID = %q, %v, want %q", id, err, k.ID)
 		}
 		for i := range secret {
@@ -71,7 +72,7 @@ func TestForm(t *testing.T) {
 				if spoilt == secret {
 					continue
 				}
-				if _, err := keys.ParseID(spoilt); !errors.Is(err, keys.ErrFormat) {
+				if _, err := format.ParseID(spoilt); !errors.Is(err, format.ErrFormat) {
 					t.Errorf("ParseID with %q at %d: %v, want ErrFormat", c, i, err)
 				}
 			}
@@ -80,7 +81,7 @@ func TestForm(t *testing.T) {
 			"empty": "", "prefix only": secret[:21], "one too short": secret[:len(secret)-1], "one too long": secret + "0",
 			"space before": " " + secret, "space behind": secret + " ", "other case": strings.ToUpper(secret),
 		} {
-			if _, err := keys.ParseID(bad); !errors.Is(err, keys.ErrFormat) {
+			if _, err := format.ParseID(bad); !errors.Is(err, format.ErrFormat) {
 				t.Errorf("%s: ParseID = %v, want ErrFormat", why, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
+	"github.com/hourpass/hourpass/keys/format"
 )
 
 // Create keeps a new key that is like k, with an id and times of its own, and
@@ -20,7 +21,7 @@ func (s *Store) Create(ctx context.Context, k policy.Key, life time.Duration, no
 		return policy.Key{}, "", fmt.Errorf("a key lives up to %s", MaxLife)
 	}
 	now = now.UTC().Truncate(time.Second)
-	k.ID = newID()
+	k.ID = format.NewID()
 	k.State, k.StateReason, k.StateBy, k.LastUsedAt, k.Secrets, k.Version = policy.Active, "", "", time.Time{}, nil, 1
 	k.CreatedAt, k.ExpiresAt, k.RotateAfter = now, now.Add(life), now.Add(min(RotateEvery, life))
 	if k.Identity == "" {
@@ -41,7 +42,7 @@ func (s *Store) Create(ctx context.Context, k policy.Key, life time.Duration, no
 
 // addSecret gives the record a fresh secret and returns its text.
 func (s *Store) addSecret(r *record, number int64, now time.Time) string {
-	text := newSecret(r.ID)
+	text := format.New(r.ID)
 	r.Secrets = append(r.Secrets, policy.Secret{Number: number, CreatedAt: now})
 	r.macs = append(r.macs, s.secretMAC(text))
 	return text

@@ -20,7 +20,9 @@ var ground = map[string][]string{
 	"internal/serve":      {"sync"},
 	"internal/reply":      {},
 	"internal/store":      {"sqlite", "pgx", "goose"},
+	"internal/clientip":   {},
 	"internal/token":      {"internal/strictjson"},
+	"internal/revocation": {"internal/token", "internal/strictjson"},
 	"internal/policy":     {"internal/token"},
 	"internal/peers":      {"chromedp", "pgx"}, // Test support: no program links it.
 }
@@ -31,19 +33,22 @@ var ground = map[string][]string{
 var floors = map[string][]string{
 	"internal/store/storetest": {"internal/store", "internal/peers"}, // Test support: no program links it.
 
-	"issuer":             {"ground", "mux", "go-oidc", "oauth2", "sync"},
-	"keys":               {"ground"},
-	"jwks":               {"ground", "jwx", "jwks/internal/disk"},
-	"jwks/internal/disk": {},
-	"jwks/ring":          {"ground", "jwx", "jwks/internal/disk"},
-	"verifier":           {"ground", "mux", "golang-lru"},
+	"issuer":                   {"ground", "mux", "go-oidc", "oauth2", "sync", "issuer/internal/pages", "issuer/internal/throttle"},
+	"issuer/internal/pages":    {},
+	"issuer/internal/throttle": {"golang-lru"},
+	"keys":                     {"ground", "keys/format", "golang-lru"},
+	"keys/format":              {},
+	"jwks":                     {"ground", "jwx", "jwks/internal/disk"},
+	"jwks/internal/disk":       {},
+	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
+	"verifier":                 {"ground", "mux", "golang-lru"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "sync"},
 	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "sync"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
-	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys", "oauth2", "cobra", "lockedfile"},
+	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys/format", "oauth2", "cobra", "lockedfile"},
 	"cmd/hourpass-issuer":    {"cmd/internal/program", "cmd/internal/issuerd", "cobra"},
 	"cmd/hourpass-verifier":  {"cmd/internal/program", "cmd/internal/verifierd", "cobra"},
 	"cmd/hourpass-dev":       {"ground", "cmd/internal/program", "cmd/internal/issuerd", "cmd/internal/verifierd", "cmd/internal/toyidp", "cmd/internal/toymodel", "cobra", "oauth2", "sync", "term"},

@@ -28,6 +28,7 @@ import (
 	"github.com/hourpass/hourpass/cmd/internal/toymodel"
 	"github.com/hourpass/hourpass/cmd/internal/verifierd"
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/peers"
 	"github.com/hourpass/hourpass/internal/policy"
 )
 
@@ -47,6 +48,7 @@ type house struct {
 	modelHandler          atomic.Pointer[http.Handler]
 	modelCalls            atomic.Int64
 
+	store    string       // As the configuration names it.
 	clock    atomic.Int64 // Added to the real time, in nanoseconds.
 	logs     logs
 	programs map[string]*running
@@ -94,9 +96,17 @@ func newHouse(t *testing.T) *house {
 	})
 	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
+	h.store = filepath.Join(h.dir, "issuer.db")
+	if engine == "postgres" {
+		h.store = peers.Postgres(t)
+	}
 	h.startToys()
 	return h
 }
+
+// engine is what the issuers of the tests keep their state in: a SQLite file,
+// or, with HOURPASS_TEST_STORE=postgres, a PostgreSQL database.
+var engine = os.Getenv("HOURPASS_TEST_STORE")
 
 // freeAddr is a loopback address that nobody listens on.
 func freeAddr(t *testing.T) string {
@@ -147,8 +157,8 @@ url: %[1]s
 listen: %[2]s
 ops_listen: %[3]s
 audiences: [models, other-models]
-store: %[4]s/issuer.db
-signing_keys: %[4]s/signing-keys.json
+store: %[7]q
+rates: {per_address: 100000, per_key: 100000, failures: 100000}
 key_encryption_key: %[4]s/kek
 pepper: %[4]s/pepper
 audit: %[4]s/issuer-audit.jsonl
@@ -176,7 +186,7 @@ grants:
     max_lifetime: 10m
     members:
       - {provider: corp, groups: [faq-users]}
-`, h.issuer, addr(h.issuer), addr(h.issuerOps), h.dir, h.idpURL, h.forge.url)
+`, h.issuer, addr(h.issuer), addr(h.issuerOps), h.dir, h.idpURL, h.forge.url, h.store)
 	issuer = strings.NewReplacer(edits...).Replace(issuer)
 	verifier := fmt.Sprintf(`
 issuer: %s
@@ -242,6 +252,26 @@ func (h *house) awaitReady(ops string) {
 		status, _ := h.readyz(ops)
 		return status == http.StatusOK
 	})
+	if ops == h.issuerOps {
+		// Ready is who knows one identity provider; the tests want the one to log
+		// in at.
+		h.await("the identity provider to be known", func() bool {
+			res, err := http.DefaultTransport.RoundTrip(h.authorizeRequest())
+			if err != nil {
+				return false
+			}
+			res.Body.Close()
+			return res.StatusCode != http.StatusServiceUnavailable
+		})
+	}
+}
+
+func (h *house) authorizeRequest() *http.Request {
+	r, err := http.NewRequest(http.MethodGet, h.authorizeURL(oauth2.GenerateVerifier()), nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r
 }
 
 func (h *house) readyz(ops string) (status int, body string) {
@@ -511,4 +541,21 @@ func decodeError(t *testing.T, body []byte) oauthError {
 		t.Fatalf("not an OAuth error: %s", body)
 	}
 	return e
+}
+
+// decodeProblem reads a refusal of the API (RFC 9457) as if OAuth had made it.
+func decodeProblem(t *testing.T, body []byte) oauthError {
+	t.Helper()
+	var p struct {
+		Type     string `json:"type"`
+		Title    string `json:"title"`
+		Status   int    `json:"status"`
+		Code     string `json:"code"`
+		Detail   string `json:"detail"`
+		Decision string `json:"decision_id"`
+	}
+	if err := json.Unmarshal(body, &p); err != nil || p.Type != "urn:hourpass:problem:"+p.Code || p.Status < 400 || p.Title != http.StatusText(p.Status) {
+		t.Fatalf("not a problem: %s", body)
+	}
+	return oauthError{p.Code, p.Detail, p.Decision}
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -317,14 +316,19 @@ func TestFreshLogin(t *testing.T) {
 		"no grant":                 {l.Access, `{"grants":[]}`, http.StatusBadRequest},
 		"a grant twice":            {l.Access, `{"grants":["faq","faq"]}`, http.StatusBadRequest},
 		"a member twice":           {l.Access, `{"grants":["faq"],"grants":["wide"]}`, http.StatusBadRequest},
-		"an unknown member":        {l.Access, `{"grants":["faq"],"owner":"corp:grace"}`, http.StatusBadRequest},
-		"a binding of one's own":   {l.Access, `{"grants":["faq"],"bindings":[]}`, http.StatusBadRequest},
+		"an unknown member":        {l.Access, `{"grants":["faq"],"state":"active"}`, http.StatusBadRequest},
+		"another owner":            {l.Access, `{"grants":["faq"],"owner":"corp:grace"}`, http.StatusForbidden},
+		"somebody else's identity": {l.Access, `{"grants":["faq"],"bindings":[{"issuer":"` + h.idpURL + `","subject":"grace"}]}`, http.StatusForbidden},
+		"a stranger's identity":    {l.Access, `{"grants":["faq"],"bindings":[{"issuer":"https://evil.example","subject":"ada"}]}`, http.StatusBadRequest},
+		"a binding to a pattern":   {l.Access, `{"grants":["faq"],"bindings":[{"issuer":"` + h.forge.url + `","subject":"*"}]}`, http.StatusBadRequest},
+		"no identity needed":       {l.Access, `{"grants":["faq"],"identity":"none"}`, http.StatusForbidden},
+		"a verifier's key":         {l.Access, `{"grants":["faq"],"verifier_for":["models"]}`, http.StatusForbidden},
 		"a network with host bits": {l.Access, `{"grants":["faq"],"ip_ranges":["10.0.0.1/8"]}`, http.StatusBadRequest},
 		"a life of two years":      {l.Access, `{"grants":["faq"],"expires_in":63072000}`, http.StatusBadRequest},
 		"a life of a text":         {l.Access, `{"grants":["faq"],"expires_in":"3600"}`, http.StatusBadRequest},
 		"not JSON":                 {l.Access, `grants=faq`, http.StatusBadRequest},
 	} {
-		if status, body := h.api(http.MethodPost, "/v1/keys", row.bearer, row.body); status != row.status || decodeError(t, body).Code == "" {
+		if status, body := h.api(http.MethodPost, "/v1/keys", row.bearer, row.body); status != row.status || decodeProblem(t, body).Code == "" {
 			t.Errorf("%s: %d %s, want %d", why, status, body, row.status)
 		}
 	}
@@ -393,8 +397,8 @@ func TestWhatALoginMustProve(t *testing.T) {
 		"another issuer":          {"iss": "https://evil.example"},
 		"asked for by another":    {"azp": "payroll"},
 	} {
-		if back, err := logIn(spoil); err == nil || !strings.Contains(err.Error(), "invalid_grant") {
-			t.Errorf("%s: %v, %v, want invalid_grant", why, back, err)
+		if back, err := logIn(spoil); err == nil || !strings.Contains(err.Error(), "400 Bad Request") || !strings.Contains(err.Error(), "The identity token proves nothing here.") {
+			t.Errorf("%s: %v, %v, want a page that says so", why, back, err)
 		}
 	}
 
@@ -439,7 +443,7 @@ func TestSessionsStayInTheirRows(t *testing.T) {
 	ada, grace := h.logIn("ada", "lovelace"), h.logIn("grace", "hopper")
 	adas, graces := h.enrol(ada, `{"grants":["faq"]}`), h.enrol(grace, `{"grants":["faq"]}`)
 	h.refresh(adas, ada.Refresh)
-	db, err := store.Open(t.Context(), filepath.Join(h.dir, "issuer.db"))
+	db, err := store.Open(t.Context(), h.store)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -428,8 +428,11 @@ func TestAuditOfAWholeDay(t *testing.T) {
 		"login's token": l.Access, "identity token": identity, "client secret": "toy-secret", "upstream credential": modelKey, "password": "lovelace",
 	}
 	texts := map[string]string{"the programs' logs": h.logs.String()}
-	for _, name := range []string{"issuer-audit.jsonl", "verifier-audit.jsonl", "key-set.json", "issuer.db", "issuer.db-wal", "signing-keys.json"} {
+	for _, name := range []string{"issuer-audit.jsonl", "verifier-audit.jsonl", "key-set.json", "issuer.db", "issuer.db-wal"} {
 		b, err := os.ReadFile(filepath.Join(h.dir, name))
+		if errors.Is(err, os.ErrNotExist) && engine != "" && strings.HasPrefix(name, "issuer.db") {
+			continue // The store is a server's.
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

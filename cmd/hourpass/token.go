@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hourpass/hourpass/keys"
+	"github.com/hourpass/hourpass/keys/format"
 )
 
 func (c *cli) tokenCommand() *cobra.Command {
@@ -54,7 +54,7 @@ func (c *cli) freshToken(ctx context.Context, form url.Values) (token string, er
 		}
 		id, key := s.KeyID, s.Key
 		if given := c.getenv("HOURPASS_KEY"); given != "" {
-			if id, err = keys.ParseID(given); err != nil {
+			if id, err = format.ParseID(given); err != nil {
 				return fmt.Errorf("HOURPASS_KEY: %w", err)
 			}
 			key = given

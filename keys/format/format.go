@@ -1,4 +1,7 @@
-package keys
+// Package format is the form of machine keys, for whoever makes, checks or looks
+// for one. It stands apart from the keys' store, so that programs without a
+// database can recognise a key offline.
+package format
 
 import (
 	"crypto/rand"
@@ -27,8 +30,8 @@ const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 // ErrFormat means that a text is not a machine key. It needs no database to see.
 var ErrFormat = errors.New("not a machine key (want hpk_<id>_<secret>, with its check)")
 
-// newID returns 16 random characters: enough (95 bits) that ids never meet.
-func newID() string {
+// NewID returns 16 random characters: enough (95 bits) that ids never meet.
+func NewID() string {
 	id := make([]byte, IDLen)
 	for i := range id {
 		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(base62))))
@@ -40,8 +43,8 @@ func newID() string {
 	return string(id)
 }
 
-// newSecret returns a whole key: the id, 256 fresh random bits, and the check.
-func newSecret(id string) string {
+// New returns a whole key: the id, 256 fresh random bits, and the check.
+func New(id string) string {
 	var bits [32]byte
 	_, _ = rand.Read(bits[:]) // It never fails (Go 1.24).
 	body := Prefix + id + "_" + encode62(new(big.Int).SetBytes(bits[:]), secretLen)
