@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test lint fmt fuzz bench demo vuln
+.PHONY: all build test lint fmt fuzz bench bench-issuer demo vuln
 
 all: build lint test
 
@@ -41,6 +41,14 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+# The issuer under load, on PostgreSQL and SQLite. The last line is one JSON
+# object: SQLite's figures.
+bench-issuer:
+	@mkdir -p bin
+	@scripts/test-deps
+	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-issuer.json go test -run '^$$' -bench '^BenchmarkIssuer$$' -benchtime 1x ./cmd/e2e | grep -E 'exchanges|FAIL|bench_test' || true
+	@cat bin/bench-issuer.json
 
 demo: build
 	bin/hourpass-dev $(ARGS)

@@ -109,7 +109,7 @@ func newHouse(t *testing.T) *house {
 var engine = os.Getenv("HOURPASS_TEST_STORE")
 
 // freeAddr is a loopback address that nobody listens on.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -43,7 +43,7 @@ var build = sync.OnceValue(func() error {
 	return nil
 })
 
-func binary(t *testing.T, name string) string {
+func binary(t testing.TB, name string) string {
 	t.Helper()
 	if err := build(); err != nil {
 		t.Fatal(err)
