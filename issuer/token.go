@@ -132,6 +132,8 @@ func (s *Server) answerToken(r *http.Request, rec *audit.Record, now time.Time) 
 // exchange is every grant that mints: it finds the identity, decides, and sees to
 // it that nothing is used twice.
 func (s *Server) exchange(ctx context.Context, req *tokenRequest, c client, rec *audit.Record, now time.Time) (any, error) {
+	s.uses.coming.Add(1)
+	defer s.uses.coming.Add(-1)
 	if err := c.key.Usable(s.RotationGrace, now); err != nil {
 		return nil, err
 	}
