@@ -100,7 +100,8 @@ func (m *memory) Save(_ context.Context, data []byte, ifVersion int64) error {
 // line is a connection to a storage that can break.
 type line struct {
 	ring.Storage
-	cut atomic.Bool
+	cut  atomic.Bool
+	slow func() // What happens while it is read.
 }
 
 var errCut = errors.New("the storage is out of reach")
@@ -108,6 +109,9 @@ var errCut = errors.New("the storage is out of reach")
 func (l *line) Load(ctx context.Context) (data []byte, version int64, err error) {
 	if l.cut.Load() {
 		return nil, 0, errCut
+	}
+	if l.slow != nil {
+		l.slow()
 	}
 	return l.Storage.Load(ctx)
 }
