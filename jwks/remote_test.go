@@ -564,7 +564,7 @@ func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestRemoteETag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := jwks.Handler(func() []byte { return documentOf(t, "ec") }, time.Minute)
+		h := jwks.Handler(func() []byte { return documentOf(t, "ec") }, time.Minute, nil)
 		statuses := []int{}
 		i := &issuer{answer: func(r *http.Request) (*http.Response, error) {
 			w := httptest.NewRecorder()
@@ -856,7 +856,7 @@ func TestRemoteKidsArePerIssuer(t *testing.T) {
 func TestRemoteOverHTTP(t *testing.T) {
 	doc := documentOf(t, "ec", "ed")
 	mux := http.NewServeMux()
-	mux.Handle("/jwks.json", jwks.Handler(func() []byte { return doc }, time.Minute))
+	mux.Handle("/jwks.json", jwks.Handler(func() []byte { return doc }, time.Minute, nil))
 	mux.Handle("/moved", http.RedirectHandler("/jwks.json", http.StatusFound))
 	server := httptest.NewServer(mux)
 	defer server.Close()

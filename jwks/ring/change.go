@@ -26,9 +26,13 @@ func (r *Ring) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	trouble := ""
 	for {
+		early := r.asked
 		err := r.Advance(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if err != nil {
+			early = nil // While the storage fails it is asked once a tick.
 		}
 		switch {
 		case err != nil && err.Error() != trouble:
@@ -42,6 +46,7 @@ func (r *Ring) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		case <-early:
 		}
 	}
 }

@@ -149,6 +149,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"never gone", edit(func(i *inner) { delete(i.Keys[0], "gone_at") }), conf.Sealer, false},
 		{"gone before it retires", edit(func(i *inner) { i.Keys[0]["gone_at"] = never }), conf.Sealer, false},
 		{"the last one retires", edit(func(i *inner) { i.Keys[2]["retires"] = never }), conf.Sealer, false},
+		{"gone without retiring", edit(func(i *inner) { delete(i.Keys[0], "retires") }), conf.Sealer, false},
+		{"the last one goes", edit(func(i *inner) { i.Keys[2]["gone_at"] = "2100-01-01T00:00:00Z" }), conf.Sealer, false},
 		{"two sign at a time", edit(func(i *inner) { i.Keys[1]["active_from"] = never }), conf.Sealer, false},
 		{"out of order", edit(func(i *inner) { slices.Reverse(i.Keys) }), conf.Sealer, false},
 		{"another alg", edit(func(i *inner) { i.Keys[0]["alg"] = "EdDSA" }), conf.Sealer, false},
@@ -292,19 +294,23 @@ func TestVersion1(t *testing.T) {
 	mixed := *private[0].(*ecdsa.PrivateKey)
 	mixed.PublicKey = private[1].(*ecdsa.PrivateKey).PublicKey
 	for name, spoil := range map[string]func(object) object{
-		"no active key":       func(f object) object { key(f, 2)["state"] = "retiring"; return f },
-		"two active keys":     func(f object) object { key(f, 1)["state"] = "active"; return f },
-		"an unknown state":    func(f object) object { key(f, 1)["state"] = "prepare"; return f },
-		"another alg":         func(f object) object { key(f, 1)["alg"] = "none"; return f },
-		"no time":             func(f object) object { delete(key(f, 1), "created"); return f },
-		"another kid":         func(f object) object { key(f, 1)["kid"] = "2026-11"; return f },
-		"private swapped":     func(f object) object { key(f, 1)["private"] = key(f, 2)["private"]; return f },
-		"in the clear":        func(f object) object { key(f, 1)["private"] = "e30="; return f },
-		"no keys":             func(f object) object { delete(f, "keys"); return f },
-		"sealed besides":      func(f object) object { f["sealed"] = "AAAA"; return f },
-		"a P-384 key":         func(object) object { return fileV1(t, s, created, p384) },
-		"halves of two":       func(object) object { return fileV1(t, s, created, &mixed) },
-		"for another purpose": func(f object) object { sealed, _ := s.Seal("session", []byte("{}")); key(f, 1)["private"] = sealed; return f },
+		"no active key":    func(f object) object { key(f, 2)["state"] = "retiring"; return f },
+		"two active keys":  func(f object) object { key(f, 1)["state"] = "active"; return f },
+		"an unknown state": func(f object) object { key(f, 1)["state"] = "prepare"; return f },
+		"another alg":      func(f object) object { key(f, 1)["alg"] = "none"; return f },
+		"no time":          func(f object) object { delete(key(f, 1), "created"); return f },
+		"another kid":      func(f object) object { key(f, 1)["kid"] = "2026-11"; return f },
+		"private swapped":  func(f object) object { key(f, 1)["private"] = key(f, 2)["private"]; return f },
+		"in the clear":     func(f object) object { key(f, 1)["private"] = "e30="; return f },
+		"no keys":          func(f object) object { delete(f, "keys"); return f },
+		"sealed besides":   func(f object) object { f["sealed"] = "AAAA"; return f },
+		"a P-384 key":      func(object) object { return fileV1(t, s, created, p384) },
+		"halves of two":    func(object) object { return fileV1(t, s, created, &mixed) },
+		"for another purpose": func(f object) object {
+			sealed, _ := s.Seal("session", []byte("{}"))
+			key(f, 1)["private"] = sealed
+			return f
+		},
 		"101 keys": func(f object) object {
 			all := f["keys"].([]object)
 			for range 98 {
@@ -356,7 +362,7 @@ func noPrivate(t *testing.T, what, text string, keys ...*ecdsa.PrivateKey) {
 		n := new(big.Int).SetBytes(d)
 		for _, form := range []string{
 			base64.RawURLEncoding.EncodeToString(d), base64.StdEncoding.EncodeToString(d), fmt.Sprintf("%x", d), fmt.Sprintf("%X", d),
-			n.String(), strings.Trim(fmt.Sprint(d), "[]"), strings.Trim(fmt.Sprint(n.Bits()), "[]"),
+			n.String(), strings.Trim(fmt.Sprint([32]byte(d)), "[]"), strings.Trim(fmt.Sprint(n.Bits()), "[]"),
 		} {
 			if strings.Contains(text, form) {
 				t.Errorf("%s shows a private key as %q", what, form)

@@ -86,10 +86,10 @@ func (l life) state(i int, now time.Time) State {
 // prepared tells whether the key that signs has a successor waiting.
 func (l life) prepared(now time.Time) bool { return l.signing(now) < len(l.keys)-1 }
 
-// due tells whether it is time to prepare a successor to the key that signs.
+// due tells whether it is time to prepare a successor to the last key.
 func (l life) due(now time.Time, c Config) bool {
 	last := l.keys[len(l.keys)-1]
-	return !l.prepared(now) && !now.Before(last.ActiveFrom.Add(c.Every-c.Lead-c.MaxStale))
+	return !now.Before(last.ActiveFrom.Add(c.Every - c.Lead - c.MaxStale))
 }
 
 // succeed gives the last key a successor, stored at now: processes that read

@@ -16,7 +16,7 @@ func lock(dir string) (unlock func() error, err error) {
 		return nil, err
 	}
 	for {
-		err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX) //nolint:gosec // A descriptor is small.
+		err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}

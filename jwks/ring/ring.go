@@ -129,6 +129,8 @@ type Ring struct {
 	// An atomic pointer, for readers without a lock. It also hides the private
 	// keys: fmt shows an address, reflection an unsafe.Pointer.
 	held atomic.Pointer[held]
+
+	asked chan struct{} // Holds one request to read the storage early.
 }
 
 // held is a ring as it was read. It never changes.
@@ -199,7 +201,7 @@ func newRing(c Config) (*Ring, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	return &Ring{c: c}, nil
+	return &Ring{c: c, asked: make(chan struct{}, 1)}, nil
 }
 
 // Sign returns payload as a compact JWS under the key that is active now. Its
@@ -211,7 +213,7 @@ func (r *Ring) Sign(payload []byte, typ string) (string, error) {
 		return "", errors.New("signing: no typ, so that one kind of token could pass for another")
 	}
 	h, now := r.held.Load(), r.c.Now()
-	if h.age(now) > r.c.MaxStale {
+	if r.stale(h, now) {
 		return "", fmt.Errorf("signing: %w", ErrStale)
 	}
 	k := h.keys[h.signing(now)].material
@@ -231,11 +233,20 @@ func (r *Ring) Sign(payload []byte, typ string) (string, error) {
 	return string(b64.AppendEncode(jws, signature)), nil
 }
 
-// age is how old what h says is at now: by the wall clock, because the monotonic
-// one stands still while a machine sleeps, and by the monotonic one where both
-// times have it, because a wall clock that is set back would make h young.
-func (h *held) age(now time.Time) time.Duration {
-	return max(now.Sub(h.at), now.Round(0).Sub(h.at.Round(0)))
+// stale tells whether h is too old at now; if so it asks [Ring.Run] to read the
+// storage at once, because a machine that wakes need not wait for a tick.
+func (r *Ring) stale(h *held, now time.Time) bool {
+	// By the wall clock, because the monotonic one stands still while a machine
+	// sleeps. By the monotonic clock too where both times have it, because a wall
+	// clock that is set back would make an old ring young.
+	if max(now.Sub(h.at), now.Round(0).Sub(h.at.Round(0))) <= r.c.MaxStale {
+		return false
+	}
+	select {
+	case r.asked <- struct{}{}:
+	default: // Somebody has asked already.
+	}
+	return true
 }
 
 // Document returns the JWK Set of all published keys, from memory. The caller
@@ -243,7 +254,7 @@ func (h *held) age(now time.Time) time.Duration {
 // is stale: verifiers keep what they have.
 func (r *Ring) Document() []byte {
 	h := r.held.Load()
-	if h.age(r.c.Now()) > r.c.MaxStale {
+	if r.stale(h, r.c.Now()) {
 		return nil
 	}
 	return h.document
@@ -252,7 +263,7 @@ func (r *Ring) Document() []byte {
 // Ready returns nil if the ring can sign, or else why not. It is safe to show.
 func (r *Ring) Ready() error {
 	h, now := r.held.Load(), r.c.Now()
-	if h.age(now) > r.c.MaxStale {
+	if r.stale(h, now) {
 		return ErrStale
 	}
 	return h.keys[h.signing(now)].material.trouble

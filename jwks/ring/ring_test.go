@@ -12,6 +12,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -214,6 +216,23 @@ func TestStaleRingIsSilent(t *testing.T) {
 	}
 }
 
+// What is written while the storage is read slowly may be missing from it: a
+// ring is as old as the beginning of its reading.
+func TestSlowStorage(t *testing.T) {
+	c := newClock()
+	conf := config(t, c)
+	wire := &line{Storage: conf.Storage}
+	create(t, conf)
+	conf.Storage, wire.slow = wire, func() { c.add(stale + time.Second) }
+	r := open(t, conf)
+	for range 2 {
+		if err := r.Ready(); !errors.Is(err, ring.ErrStale) {
+			t.Errorf("Ready = %v, want ErrStale", err)
+		}
+		later(t, c, 0, r)
+	}
+}
+
 // Signing goes on while the ring changes, for the race detector.
 func TestSignWhileRotating(t *testing.T) {
 	c := newClock()
@@ -281,11 +300,23 @@ func BenchmarkSign(b *testing.B) {
 	}
 }
 
-// The handler and the ring together: a stale ring publishes nothing.
-func TestDocumentIsPublishable(t *testing.T) {
-	r := create(t, config(t, newClock()))
+// The handler and the ring together: a stale ring publishes nothing, and what
+// caches have stays good.
+func TestHandlerOfARing(t *testing.T) {
+	c := newClock()
+	r := create(t, config(t, c))
 	rotate(t, r)
-	if set, err := jwks.Parse(r.Document()); err != nil || set.Len() != 2 {
-		t.Errorf("Parse(Document) = %v", err)
+	h := jwks.Handler(r.Document, 5*time.Minute, nil)
+	for _, tt := range []struct {
+		after  time.Duration
+		status int
+		cache  string
+	}{{0, 200, "public, max-age="}, {stale + 1, 500, "no-store"}} {
+		c.add(tt.after)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/jwks.json", nil))
+		if w.Code != tt.status || !strings.HasPrefix(w.Header().Get("Cache-Control"), tt.cache) {
+			t.Errorf("GET = %d, %v", w.Code, w.Header())
+		}
 	}
 }

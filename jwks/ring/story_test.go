@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,6 +177,8 @@ func TestRun(t *testing.T) {
 		m := &memory{}
 		wire := &line{Storage: m}
 		conf := ring.Config{Storage: wire, Sealer: newSealer(t), Every: 24 * time.Hour}
+		var ahead atomic.Int64 // How far the wall clock is.
+		conf.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 		a := create(t, conf)
 		conf.Storage = m
 		b := open(t, conf)
@@ -219,6 +222,24 @@ func TestRun(t *testing.T) {
 		synctest.Wait()
 		if err := errors.Join(a.Ready(), b.Ready()); err != nil {
 			t.Error(err)
+		}
+		// A machine that slept reads the ring as soon as it is asked to sign.
+		ahead.Store(int64(time.Hour))
+		if raw, err := a.Sign([]byte("{}"), "at+jwt"); !errors.Is(err, ring.ErrStale) {
+			t.Errorf("Sign after a sleep = %s, %v, want ErrStale", raw, err)
+		}
+		synctest.Wait()
+		sign(t, a)
+		// While its storage fails, being asked does not make it read more often.
+		wire.cut.Store(true)
+		ahead.Store(int64(2 * time.Hour))
+		reads := wire.reads.Load()
+		for range 100 {
+			_ = a.Ready()
+			synctest.Wait()
+		}
+		if n := wire.reads.Load() - reads; n > 1 {
+			t.Errorf("a ring whose storage fails reads it %d times in no time", n)
 		}
 		cancel()
 		if err := errors.Join(<-done, <-done); err != nil {

@@ -86,8 +86,11 @@ func (k *safeKey) Sign(message []byte) ([]byte, error) {
 	rs := make([]byte, 64)
 	r.FillBytes(rs[:32])
 	s.FillBytes(rs[32:])
-	if k.bad == "signature" {
+	switch k.bad {
+	case "signature":
 		rs[40] ^= 1
+	case "length":
+		rs = rs[:20]
 	}
 	return rs, nil
 }
@@ -189,7 +192,7 @@ func TestVaultLost(t *testing.T) {
 func TestVaultIsNotBelieved(t *testing.T) {
 	c := newClock()
 	conf := config(t, c)
-	for _, bad := range []string{"curve", "no handle", "handle", "DER", "signature"} {
+	for _, bad := range []string{"curve", "no handle", "handle", "DER", "signature", "length"} {
 		v := newSafe()
 		v.bad = bad
 		conf.Vault, conf.Storage = v, &memory{}
