@@ -137,12 +137,8 @@ func (s *Server) revokeOwn(ctx context.Context, c client, raw string, rec *audit
 	if strings.HasPrefix(raw, "hpk_") {
 		return &reply.Refusal{Status: http.StatusBadRequest, Code: "unsupported_token_type", Detail: "A machine key is revoked by its owner, at /v1/keys."}
 	}
-	if c.proof != nil {
-		if err := s.uses.commit(c.key, c.proof); errors.Is(err, errUsed) {
-			return errReplay
-		} else if err != nil {
-			return err
-		}
+	if err := s.spend(ctx, &c); err != nil {
+		return err
 	}
 	claims, _, err := s.ourToken(raw, now)
 	if err != nil {
@@ -222,24 +218,10 @@ func (s *Server) verifierKey(r *http.Request, f form, now time.Time) (policy.Key
 	if err != nil {
 		return policy.Key{}, err
 	}
-	var marks []*usedOnce
-	if c.proof != nil {
-		marks = append(marks, c.proof)
-	}
-	// Asks whether the key is still as it was read, too.
-	err = s.uses.commit(c.key, marks...)
-	if errors.Is(err, errStaleKey) {
-		if !s.refreshed(r.Context(), &c) {
-			return policy.Key{}, policy.ErrUnknownKey
-		}
-		err = nil
-	}
-	switch {
-	case errors.Is(err, errUsed):
-		return policy.Key{}, errReplay
-	case err != nil:
+	if err := s.spend(r.Context(), &c); err != nil {
 		return policy.Key{}, err
-	case len(c.key.VerifierFor) == 0:
+	}
+	if len(c.key.VerifierFor) == 0 {
 		return policy.Key{}, errRole
 	}
 	return c.key, c.key.Usable(s.RotationGrace, now)

@@ -121,11 +121,19 @@ func (s *Server) answerToken(r *http.Request, rec *audit.Record, now time.Time) 
 		return nil, err
 	}
 	answer, err := s.exchange(r.Context(), req, c, rec, now)
-	if err == nil || !s.refreshed(r.Context(), &c) {
-		return answer, err
+	if err == nil {
+		return answer, nil
 	}
-	// The key was as of a moment ago, and has changed since: what was refused may
-	// be allowed now, or the other way round.
+	// The key was as of a moment ago, and may have changed since: what was refused
+	// may be allowed now, or the other way round.
+	changed, gone := s.reread(r.Context(), &c)
+	switch {
+	case gone != nil:
+		rec.Key, rec.Team = "", ""
+		return nil, gone
+	case !changed:
+		return nil, err
+	}
 	return s.exchange(r.Context(), req, c, rec, now)
 }
 
