@@ -14,7 +14,7 @@ const module = "github.com/hourpass/hourpass/"
 var ground = map[string][]string{
 	"internal/strictjson": {},
 	"internal/reqtarget":  {},
-	"internal/audit":      {},
+	"internal/audit":      {"internal/strictjson"},
 	"internal/seal":       {},
 	"internal/config":     {"yaml"},
 	"internal/serve":      {"sync"},

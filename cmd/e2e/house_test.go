@@ -482,17 +482,9 @@ func (h *house) call(token, model string) (int, []byte) {
 // records reads an audit log.
 func (h *house) records(program string) []audit.Record {
 	h.t.Helper()
-	b, err := os.ReadFile(filepath.Join(h.dir, program+"-audit.jsonl"))
+	list, err := audit.Read(filepath.Join(h.dir, program+"-audit.jsonl"))
 	if err != nil {
 		h.t.Fatal(err)
-	}
-	var list []audit.Record
-	for line := range bytes.Lines(b) {
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			h.t.Fatalf("audit line %q: %v", line, err)
-		}
-		list = append(list, r)
 	}
 	return list
 }

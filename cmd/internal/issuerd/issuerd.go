@@ -105,7 +105,10 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return hint(err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	records, err := audit.Open(c.Audit, true)
+	records, err := audit.Open(audit.Config{
+		Path: c.Audit, Program: "hourpass-issuer", Durable: true, Now: o.Clock(), Signer: signing, Keys: signing.Document,
+		Problem: func(err error) { log.Error("the audit log", "err", err.Error()) },
+	})
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: key_set: %w", o.Config, err)
 	}
-	records, err := audit.Open(c.Audit, false)
+	records, err := audit.Open(audit.Config{Path: c.Audit, Program: "hourpass-verifier", Now: o.Clock()})
 	if err != nil {
 		return err
 	}
