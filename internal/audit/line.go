@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
@@ -127,8 +128,10 @@ func parse(line []byte) (e entry, ok bool) {
 	if e.time, err = time.Parse(time.RFC3339Nano, e.when); err != nil {
 		return entry{}, false
 	}
+	// The two kinds of lines differ in more than one byte.
 	e.event, ok = e.member("event").Text()
-	return e, ok
+	own := strings.HasPrefix(e.event, logEvents)
+	return e, ok && (own && members[3].Name == "event" || !own && members[3].Name == "decision_id")
 }
 
 // member returns the named member, or one of no kind.

@@ -61,6 +61,7 @@ var ErrClosed = errors.New("the audit log is closed")
 // arrive while others are being written share the next write and sync.
 type Log struct {
 	config  Config
+	pool    sync.Pool // Of *waiting.
 	pending chan *waiting
 	reopen  chan chan error
 	closing chan struct{}
@@ -74,8 +75,6 @@ type waiting struct {
 	body []byte // Its line, but for what comes before the time.
 	kept chan error
 }
-
-var waitingPool = sync.Pool{New: func() any { return &waiting{kept: make(chan error, 1)} }}
 
 // maxPooled bounds what a record may leave in the pool.
 const maxPooled = 4 << 10
@@ -106,10 +105,13 @@ func Open(c Config) (*Log, error) {
 // Append returns when the record is kept, or says why it is not. If ctx ends
 // first, or writing fails, whether it was kept is not known.
 func (l *Log) Append(ctx context.Context, r Record) error {
-	w, _ := waitingPool.Get().(*waiting)
+	w, ok := l.pool.Get().(*waiting)
+	if !ok {
+		w = &waiting{kept: make(chan error, 1)}
+	}
 	body, err := appendRecord(w.body[:0], &r)
 	if err != nil {
-		waitingPool.Put(w)
+		l.pool.Put(w)
 		return fmt.Errorf("encoding an audit record: %w", err)
 	}
 	w.body = body
@@ -133,7 +135,7 @@ func (l *Log) Append(ctx context.Context, r Record) error {
 		return ctx.Err() // The writer still has it: not for the pool.
 	}
 	if cap(w.body) <= maxPooled {
-		waitingPool.Put(w)
+		l.pool.Put(w)
 	}
 	return err
 }

@@ -108,7 +108,6 @@ type Gap struct {
 
 // Bounds of a report.
 const (
-	maxGaps     = 100
-	maxListed   = 100 // Signatures and programs.
-	maxPosition = 48  // Bytes shown of what a file says.
+	maxGaps   = 100
+	maxListed = 100 // Signatures and programs.
 )

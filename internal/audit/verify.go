@@ -242,7 +242,7 @@ func (c *Checker) take(e *entry, line []byte) {
 		c.signedLine(e, line, &before)
 	default:
 		if strings.HasPrefix(e.event, logEvents) {
-			c.problem(Changed, fmt.Sprintf("its event %.*q is none of this version", maxPosition, e.event))
+			c.problem(Changed, fmt.Sprintf("its event %.48q is none of this version", e.event))
 			return
 		}
 		c.report.Records++
