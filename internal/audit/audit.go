@@ -69,6 +69,7 @@ const (
 	MaxPolicies = 64
 	MaxChange   = 32
 	maxShort    = 256 // Bytes of a policy id, of a name in a change, of a program.
+	maxValue    = 512 // Bytes of a value in a change.
 )
 
 // NewID returns a decision id: 130 random bits in 26 characters.

@@ -135,7 +135,7 @@ func appendChange(b []byte, change map[string]string) []byte {
 			continue
 		}
 		b = strictjson.AppendText(append(b, separator), name)
-		b = appendText(b, ":", change[name])
+		b = strictjson.AppendText(append(b, ':'), cut(change[name], maxValue))
 		separator = ','
 		written++
 	}

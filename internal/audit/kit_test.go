@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -229,14 +228,4 @@ func (s *signer) Sign(payload []byte, typ string) (string, error) {
 		err = errors.New("no key")
 	}
 	return signed + "." + b64.EncodeToString(signature), err
-}
-
-// mustContain fails unless text holds all of these.
-func mustContain(t *testing.T, text string, want ...string) {
-	t.Helper()
-	for _, w := range want {
-		if !strings.Contains(text, w) {
-			t.Errorf("%q does not say %q", text, w)
-		}
-	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // MaxLine bounds a line, in bytes, with its end.
-const MaxLine = 1 << 20
+const MaxLine = 512 << 10
 
 // Events of the log's own lines. No record may pass for one.
 const (

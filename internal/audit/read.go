@@ -18,7 +18,7 @@ func Read(path string) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var list []Record
 	in := bufio.NewReaderSize(file, MaxLine)
 	for row := 1; ; row++ {

@@ -136,7 +136,10 @@ func (w *writer) recover() error {
 // write appends the records of the batch, after what the file lacks: the end of a
 // line that a crash cut off, its first line, a checkpoint that is due.
 func (w *writer) write(batch []*waiting) error {
-	err := w.ready()
+	var err error
+	if w.stale {
+		err = w.recover()
+	}
 	if err == nil {
 		err = w.append(batch)
 	}
@@ -146,13 +149,8 @@ func (w *writer) write(batch []*waiting) error {
 	return nil
 }
 
-// ready makes sure that the file ends as the chain does.
-func (w *writer) ready() error {
-	if w.stale {
-		if err := w.recover(); err != nil {
-			return err
-		}
-	}
+// untouched makes sure that the file still ends where the chain does.
+func (w *writer) untouched() error {
 	if !w.regular {
 		return nil
 	}
@@ -183,6 +181,9 @@ func (w *writer) append(batch []*waiting) error {
 	}
 	if len(buf) == 0 {
 		return nil
+	}
+	if err := w.untouched(); err != nil {
+		return err
 	}
 	n, err := w.file.Write(buf)
 	if err != nil {
