@@ -44,6 +44,7 @@ var (
 
 const (
 	maxGroup      = 64               // Uses in one transaction.
+	maxRows       = 16               // Rows in one INSERT: SQLite finds a parameter by looking at all before it.
 	commitTimeout = 10 * time.Second // Of one transaction.
 
 	// Where others are on their way, a group waits for them: a transaction costs
@@ -154,9 +155,11 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 	}
 	// In one order everywhere, so that two issuers never wait for each other.
 	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.name(), b.name()) })
-	kept, err := insertMarks(ctx, tx, marks)
-	if err != nil {
-		return err
+	kept := make(map[string]bool, len(marks))
+	for chunk := range slices.Chunk(marks, maxRows) {
+		if err := insertMarks(ctx, tx, chunk, kept); err != nil {
+			return err
+		}
 	}
 	for name, u := range owner {
 		if !kept[name] {
@@ -168,12 +171,8 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 
 func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
 
-// insertMarks inserts those that are not there yet, and returns their names.
-func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce) (map[string]bool, error) {
-	kept := make(map[string]bool, len(marks))
-	if len(marks) == 0 {
-		return kept, nil
-	}
+// insertMarks inserts those that are not there yet, and notes their names.
+func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
 	const columns = 7
 	args := make([]any, 0, columns*len(marks))
 	var rows strings.Builder
@@ -189,17 +188,17 @@ func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce) (map[string
 	found, err := tx.QueryContext(ctx, `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
 		VALUES `+rows.String()+` ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = found.Close() }()
 	for found.Next() {
 		var m usedOnce
 		if err := found.Scan(&m.issuer, &m.fingerprint); err != nil {
-			return nil, err
+			return err
 		}
 		kept[m.name()] = true
 	}
-	return kept, found.Err()
+	return found.Err()
 }
 
 // orEmpty is b, or no bytes where it is nil, which SQL takes for NULL.

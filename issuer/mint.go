@@ -65,6 +65,8 @@ func (x exchange) narrow(ctx context.Context, raw string) (tokenAnswer, error) {
 	if err != nil {
 		return tokenAnswer{}, err
 	}
+	// The token stays the first key's; the one that asked is the actor.
+	x.rec.Key, x.rec.Actor = parent.ClientID, x.client.key.ID
 	return x.use(ctx, m, nil)
 }
 

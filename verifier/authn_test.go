@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestGoodCall(t *testing.T) {
 			want.Key, want.Identity, want.Team, want.Grant, want.Token = "key0123456789abc", "corp:ada", "support", "faq", "jti-1"
 			want.Route, want.Action, want.Model = "POST /v1/chat/completions", "chat", "small"
 			want.Upstream, want.UpstreamStatus, want.Status, want.Bytes, want.ClientIP = "toy", 200, 200, int64(len(got.body)), "127.0.0.1"
-			if rec != want || !rec.Time.Equal(h.clock.now()) {
+			if !reflect.DeepEqual(rec, want) || !rec.Time.Equal(h.clock.now()) {
 				t.Errorf("record\n%+v, want\n%+v", rec, want)
 			}
 		})

@@ -215,7 +215,17 @@ upstreams:
 func (h *house) now() time.Time { return time.Now().Add(time.Duration(h.clock.Load())) }
 
 // pass lets time go by, for issuer and verifier.
-func (h *house) pass(d time.Duration) { h.clock.Add(int64(d)) }
+func (h *house) pass(d time.Duration) {
+	h.clock.Add(int64(d))
+	if h.programs["issuer"] != nil {
+		// Signing keys that were read too long ago sign nothing until they are
+		// read again.
+		h.await("the issuer to notice the time", func() bool {
+			_, body := h.readyz(h.issuerOps)
+			return strings.Contains(body, `"signing_keys":"ok"`)
+		})
+	}
+}
 
 func (h *house) options(config string) program.Options {
 	return program.Options{Config: filepath.Join(h.dir, config), Stdout: io.Discard, Stderr: &h.logs, Now: h.now}
@@ -512,17 +522,9 @@ func (h *house) call(token, model string) (int, []byte) {
 // records reads an audit log.
 func (h *house) records(program string) []audit.Record {
 	h.t.Helper()
-	b, err := os.ReadFile(filepath.Join(h.dir, program+"-audit.jsonl"))
+	list, err := audit.Read(filepath.Join(h.dir, program+"-audit.jsonl"))
 	if err != nil {
 		h.t.Fatal(err)
-	}
-	var list []audit.Record
-	for line := range bytes.Lines(b) {
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			h.t.Fatalf("audit line %q: %v", line, err)
-		}
-		list = append(list, r)
 	}
 	return list
 }

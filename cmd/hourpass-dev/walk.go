@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -220,19 +219,9 @@ func awaitRecords(ctx context.Context, path string, n int) ([]audit.Record, erro
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		var records []audit.Record
-		for line := range bytes.Lines(b) {
-			var r audit.Record
-			if json.Unmarshal(line, &r) == nil {
-				records = append(records, r)
-			}
-		}
-		if len(records) >= n {
-			return records, nil
+		records, err := audit.Read(path)
+		if err != nil || len(records) >= n {
+			return records, err
 		}
 		select {
 		case <-ctx.Done():

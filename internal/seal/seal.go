@@ -17,6 +17,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // Bounds.
@@ -63,16 +64,29 @@ func New(key []byte) (*Sealer, error) {
 		}
 		return sub
 	}
+	// Purposes are few and the program's own, so what is derived for them is kept.
+	var aeads, macKeys sync.Map
 	return &Sealer{
 		aead: func(purpose string) (cipher.AEAD, error) {
+			if kept, ok := aeads.Load(purpose); ok {
+				return kept.(cipher.AEAD), nil
+			}
 			block, err := aes.NewCipher(derive("seal", purpose))
 			if err != nil {
 				return nil, err
 			}
-			return cipher.NewGCMWithRandomNonce(block)
+			aead, err := cipher.NewGCMWithRandomNonce(block)
+			if err == nil {
+				aeads.Store(purpose, aead)
+			}
+			return aead, err
 		},
 		mac: func(purpose string, message []byte) []byte {
-			h := hmac.New(sha256.New, derive("mac", purpose))
+			key, ok := macKeys.Load(purpose)
+			if !ok {
+				key, _ = macKeys.LoadOrStore(purpose, derive("mac", purpose))
+			}
+			h := hmac.New(sha256.New, key.([]byte))
 			h.Write(message)
 			return h.Sum(nil)
 		},

@@ -9,10 +9,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hourpass/hourpass/internal/audit"
 )
 
 // Version is what the build says of itself; the Makefile sets it.
@@ -93,9 +96,32 @@ func VersionCommand(name string) *cobra.Command {
 	}
 }
 
+// Reopen opens the audit log anew whenever the process gets a SIGHUP, until ctx
+// ends: what rotates logs has moved the file.
+func Reopen(ctx context.Context, log *slog.Logger, records *audit.Log) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			if err := records.Reopen(); err != nil {
+				log.Error("opening the audit log anew", "err", err.Error())
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // Main runs cmd as the process: SIGINT and SIGTERM end its context, an error is
 // told on standard error and exits with 1.
 func Main(cmd *cobra.Command) {
+	// What lives on the heap is small, so the default would collect it hundreds of
+	// times a second under load. GOGC and GOMEMLIMIT count as ever.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := cmd.ExecuteContext(ctx)
 	stop()

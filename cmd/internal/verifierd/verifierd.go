@@ -39,7 +39,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: key_set: %w", o.Config, err)
 	}
-	records, err := audit.Open(c.Audit, false)
+	records, err := audit.Open(audit.Config{Path: c.Audit, Program: "hourpass-verifier", Now: o.Clock()})
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, v, remote, o.Clock())
+	return listen(ctx, c, log, v, remote, records, o.Clock())
 }
 
 func upstreams(c *settings) []verifier.Upstream {
@@ -65,7 +65,7 @@ func upstreams(c *settings) []verifier.Upstream {
 	return list
 }
 
-func listen(ctx context.Context, c *settings, log *slog.Logger, v *verifier.Verifier, remote *jwks.Remote, now func() time.Time) error {
+func listen(ctx context.Context, c *settings, log *slog.Logger, v *verifier.Verifier, remote *jwks.Remote, records *audit.Log, now func() time.Time) error {
 	tls, err := c.TLS.Load()
 	if err != nil {
 		return err
@@ -80,6 +80,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, v *verifier.Veri
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return remote.Run(ctx) })
+	group.Go(func() error { return program.Reopen(ctx, log, records) })
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: v.Handler(), TLS: tls},
