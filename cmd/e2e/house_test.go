@@ -87,6 +87,10 @@ func (h *house) startPrograms(edits ...string) {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
+	h.store = filepath.Join(h.dir, "issuer.db")
+	if engine == "postgres" {
+		h.store = peers.Postgres(t) // Outlives the programs, which write to their end.
+	}
 	t.Cleanup(func() {
 		h.stop("verifier")
 		h.stop("issuer")
@@ -96,10 +100,6 @@ func newHouse(t *testing.T) *house {
 	})
 	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
-	h.store = filepath.Join(h.dir, "issuer.db")
-	if engine == "postgres" {
-		h.store = peers.Postgres(t)
-	}
 	h.startToys()
 	return h
 }
