@@ -19,7 +19,7 @@ import (
 
 // The grants of POST /token.
 const (
-	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange" // RFC 8693
+	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange" //nolint:gosec // A grant's name: RFC 8693.
 	grantBearer   = "urn:ietf:params:oauth:grant-type:jwt-bearer"     // RFC 7523, section 2.1
 	grantClient   = "client_credentials"                              // RFC 6749, section 4.4
 	grantRefresh  = "refresh_token"                                   // RFC 6749, section 6

@@ -355,7 +355,9 @@ func TestLimitsNotEnforced(t *testing.T) {
 	h := newHouse(t)
 	for _, edit := range []func(*token.Claims){
 		func(c *token.Claims) { c.Limits = token.Limits{"tokens/day": 1000} },
-		func(c *token.Claims) { c.Params = token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}} },
+		func(c *token.Claims) {
+			c.Params = token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}}
+		},
 	} {
 		w := record(h.v.Handler(), newRequest("POST", "/v1/chat/completions", `{"model":"small"}`, h.keys.token(edit)))
 		if w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"limits_not_enforced"`) {
