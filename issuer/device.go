@@ -191,16 +191,17 @@ func (s *Server) enterCode(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "provider"}); err != nil {
 		return err
 	}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
 	mac, _, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
 	if errors.Is(err, errUserCode) {
-		if err := s.throttles.failed(err, addr, "", now); err != nil {
-			return err
-		}
 		return pages.Write(w, http.StatusBadRequest, pages.Enter{Providers: s.loginProviders(), Problem: reply.Sentence(err)})
 	}
 	if err != nil {
 		return err
 	}
+	s.throttles.guessed(addr)
 	provider, err := s.loginProvider(f["provider"])
 	if err != nil {
 		return err
@@ -243,7 +244,9 @@ func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p 
 
 // confirmDevice is POST /device/confirm: the person's answer.
 func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
-	if err := s.sameOrigin(r); err != nil {
+	now := s.Now()
+	addr := s.clientAddr(r)
+	if err := errors.Join(s.sameOrigin(r), s.throttles.admit(addr, now)); err != nil {
 		return err
 	}
 	f, err := readForm(r)
@@ -253,9 +256,14 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "ticket", "answer"}); err != nil {
 		return err
 	}
-	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: s.clientAddr(r).String()}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: addr.String()}
 	done, err := s.decideDevice(r, f, &rec, now)
+	if err == nil {
+		s.throttles.guessed(addr)
+	}
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
 	}
@@ -264,12 +272,15 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now time.Time) (pages.Done, error) {
 	mac, d, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
+	if errors.Is(err, errUserCode) {
+		return pages.Done{}, errConfirm // As below: nobody learns here which codes there are.
+	}
 	if err != nil {
 		return pages.Done{}, err
 	}
 	browser, ok := s.browserCookie(r)
 	if !ok || d.Browser == nil || !hmac.Equal(s.Sealer.MAC(macState, []byte(browser)), d.Browser) || !hmac.Equal(s.Sealer.MAC(macState, []byte(f["ticket"])), d.Ticket) {
-		return pages.Done{}, badRequest("This login was started in another browser.")
+		return pages.Done{}, errConfirm
 	}
 	rec.Identity = d.Session.Identity.String()
 	if f["answer"] != "approve" {
@@ -295,7 +306,7 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return pages.Done{}, errUserCode // Another request took it first.
+		return pages.Done{}, errConfirm // Another request took it first.
 	}
 	if _, err := tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
 		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,

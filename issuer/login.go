@@ -50,6 +50,9 @@ type login struct {
 // remembers what the client wants and sends the browser to the provider.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
+	if err := s.throttles.admit(s.clientAddr(r), s.Now()); err != nil {
+		return err // Each leaves a row.
+	}
 	q, err := readQuery(r, "response_type", "client_id", "redirect_uri", "state", "code_challenge", "code_challenge_method", "provider")
 	if err != nil {
 		return err
@@ -111,6 +114,9 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Pr
 func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
 	now := s.Now()
+	if err := s.throttles.admit(s.clientAddr(r), now); err != nil {
+		return err // Each leaves a record.
+	}
 	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: s.clientAddr(r).String()}
 	l, p, err := s.finishLogin(r, &rec, now)
 	to := ""
