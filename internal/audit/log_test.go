@@ -190,6 +190,7 @@ func TestOpenRefuses(t *testing.T) {
 		"an end of zeros":                whole + strings.Repeat("\x00", 100),
 		"something behind the last line": whole + "x",
 		"an empty line at the end":       whole + "\n",
+		"a control character at the end": whole + string(next(t, []byte(whole))[:100]) + "\x00",
 		"an end of another number":       whole + `{"seq":9,"prev":"`,
 		"a version of the future":        strings.Replace(head, `"version":1`, `"version":2`, 1),
 		"no first line":                  whole[len(head):],
@@ -262,10 +263,18 @@ func TestWriteFails(t *testing.T) {
 		appends(t, l, fmt.Sprint("after ", room))
 		size = len(content(t, c.Path))
 	}
-	closed(t, l)
-	r := good(t, audit.Options{}, content(t, c.Path))
-	if r.Records != 5 || r.Torn != 2 {
+	if r := good(t, audit.Options{}, content(t, c.Path)); r.Records != 5 || r.Torn != 2 {
 		t.Errorf("report %+v", r)
+	}
+
+	// Nor does it go on from wherever somebody cut the file in the meantime.
+	whole := content(t, c.Path)
+	limited(t, size+500, func() { _ = l.Append(t.Context(), long) })
+	for name, cut := range map[string][]byte{"a line less": whole[:bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1], "nothing": nil} {
+		put(t, c.Path, cut)
+		if err := l.Append(t.Context(), record("x")); err == nil || !strings.Contains(err.Error(), "somebody else") {
+			t.Errorf("Append after a failed write to a file with %s = %v", name, err)
+		}
 	}
 }
 
@@ -331,8 +340,15 @@ func TestReopen(t *testing.T) {
 			t.Errorf("alone: %+v", r)
 		}
 	}
+	other := bytes.Replace(lines(second)[0], []byte(`"log":"`), []byte(`"log":"A`), 1)
+	if r := verify(t, audit.Options{Expect: position(t, first, 1)}, second); r.Problem == nil || r.Problem.Kind != audit.Removed {
+		t.Errorf("a line in a file that was not given: %+v", r.Problem)
+	}
+	if r := verify(t, audit.Options{}, append(bytes.Clone(first), second[:40]...), second); r.Problem == nil || r.Problem.Kind != audit.Changed || r.Problem.File != "file1" {
+		t.Errorf("a file that is not the last ends within a line: %+v", r.Problem)
+	}
 	for name, files := range map[string][][]byte{
-		"a file is missing": {first, third}, "out of order": {second, first}, "twice": {first, first},
+		"the id of another log": {first, other}, "a file is missing": {first, third}, "out of order": {second, first}, "twice": {first, first},
 		"of two logs": {first, write(t, c, "x")},
 	} {
 		if r := verify(t, audit.Options{}, files...); r.Problem == nil || r.Problem.File != "file2" || r.Problem.Row != 1 {
@@ -430,6 +446,26 @@ func TestSignerFails(t *testing.T) {
 	if _, err := tryOpen(c); !errors.Is(err, s.err) {
 		t.Errorf("Open = %v, want that it can't sign", err)
 	}
+}
+
+// TestSlowSignerFails: one that fails when its time has come is asked again when
+// it comes again.
+func TestSlowSignerFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSigner(t, "EdDSA")
+		l := open(t, s.with(audit.Config{Path: filepath.Join(t.TempDir(), "audit"), Now: time.Now, CheckpointEvery: time.Minute}))
+		appends(t, l, "a")
+		s.err = errors.New("the key service is away")
+		for minute := range int32(3) {
+			time.Sleep(time.Minute) // In the bubble's time.
+			synctest.Wait()
+			appends(t, l, "b", "c")
+			if got := s.asked.Load(); got != 2+minute {
+				t.Errorf("minute %d: asked %d times, want %d", minute+1, got, 2+minute)
+			}
+		}
+		_ = l.Close()
+	})
 }
 
 // TestSignerMustBeBorneOut: a checkpoint that nobody could check is not written.

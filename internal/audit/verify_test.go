@@ -88,6 +88,12 @@ func TestSpoiled(t *testing.T) {
 		{"a checkpoint of another log", join(lines(forged)[0], g[1]), audit.Options{}, audit.Changed, 2, "was changed"},
 		{"nobody who is trusted signed", signed, audit.Options{Trust: []string{other.thumbprint()}}, audit.Untrusted, 2, "which is not trusted"},
 		{"nobody signed", plain, audit.Options{Trust: []string{s.thumbprint()}}, audit.Untrusted, 0, "no checkpoint is signed"},
+		{"the first line is not the first", bytes.Replace(p[0], []byte(`"prev":"0`), []byte(`"prev":"1`), 1), audit.Options{}, audit.Changed, 1, "one came before it"},
+		{"a torn line is vouched for too late", tooLate(t, p), audit.Options{}, audit.Unfinished, 3, "no log.torn follows"},
+		{"a line vouches for nothing torn", join(p[0], p[1], bytes.SplitAfter(mended(t, p), []byte("\n"))[3]), audit.Options{}, audit.Changed, 3, "something else"},
+		{"a torn line is another", join(p[0], p[1], p[2][:110], []byte("xxxxxxxxxx"), mended(t, p)[len(p[0])+len(p[1])+120:]), audit.Options{}, audit.Changed, 4, "something else"},
+		{"a newline is missing from another line", join(p[0], p[1][:len(p[1])-1]), audit.Options{Expect: position(t, plain, 2)}, audit.Truncated, 2, "line 2 was there once"},
+		{"a last line of another place", join(p[0], p[1], p[3][:len(p[3])-1]), audit.Options{}, audit.Changed, 3, "neither"},
 		{"the log begins too late", join(g[2:]...), audit.Options{Expect: position(t, signed, 1)}, audit.Removed, 1, "its beginning is missing"},
 	} {
 		r := verify(t, row.o, row.log)
@@ -105,6 +111,24 @@ func TestSpoiled(t *testing.T) {
 	if r := verify(t, audit.Options{}, bytes.Replace(signed, []byte(`"b"`), []byte(`"x"`), 1)); r.Covered != 1 || r.Uncovered != 3 {
 		t.Errorf("a checkpoint behind a change vouches for it: %+v", r)
 	}
+}
+
+// mended is a log with a torn line, gone on with: rows 1 and 2 are whole, row 3 is
+// torn, row 4 vouches for it.
+func mended(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	cut := slices.Concat(p[0], p[1], p[2][:120])
+	return append(cut, next(t, cut)...)
+}
+
+// tooLate puts a whole line between a torn one and the line that vouches for it,
+// and chains them.
+func tooLate(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	m := bytes.SplitAfter(mended(t, p), []byte("\n"))
+	vouch := bytes.Replace(m[3], []byte(`"seq":3`), []byte(`"seq":4`), 1)
+	vouch = bytes.Replace(vouch, []byte(position(t, slices.Concat(p[:2]...), 2).Hash), []byte(position(t, slices.Concat(p[:3]...), 3).Hash), 1)
+	return slices.Concat(m[0], m[1], m[2], p[2], vouch)
 }
 
 // next is a line that goes on with the log, made by who has the file alone.
@@ -153,6 +177,56 @@ func TestExpect(t *testing.T) {
 	for _, bad := range []string{"", "1", "1:", "0:" + strings.Repeat("0", 64), "x:" + strings.Repeat("0", 64), "01:" + strings.Repeat("0", 64), "1:" + strings.Repeat("A", 64), "1:" + strings.Repeat("0", 63)} {
 		if p, err := audit.ParsePosition(bad); err == nil {
 			t.Errorf("ParsePosition(%q) = %v, no error", bad, p)
+		}
+	}
+}
+
+// TestForgedCheckpoint: what is signed, but not as a checkpoint is.
+func TestForgedCheckpoint(t *testing.T) {
+	head := write(t, audit.Config{}) // Its first line alone.
+	r := good(t, audit.Options{}, head)
+	for _, alg := range []string{"ES256", "EdDSA", "RS256"} {
+		s := newSigner(t, alg)
+		payload := fmt.Sprintf(`{"log":"%s","seq":1,"hash":"%s","time":"2026-03-01T12:00:00Z"}`, r.Log, r.Last.Hash)
+		checkpoint := func(header, payload string, spoil func(signature string) string) []byte {
+			s.header = header
+			jws, err := s.Sign([]byte(payload), "audit-checkpoint+jwt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			jwk, err := json.Marshal(s.jwk())
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := strings.LastIndexByte(jws, '.') + 1
+			return fmt.Appendf(bytes.Clone(head), `{"seq":2,"prev":"%s","time":"2026-03-01T12:00:00Z","event":"log.checkpoint","jws":"%s","key":%s}`+"\n",
+				r.Last.Hash, jws[:at]+spoil(jws[at:]), jwk)
+		}
+		whole := func(signature string) string { return signature }
+		right := `{"alg":"` + alg + `","kid":"x","typ":"audit-checkpoint+jwt"}`
+		good(t, audit.Options{}, checkpoint(right, payload, whole))
+		for name, b := range map[string][]byte{
+			"a token":                    checkpoint(strings.Replace(right, "audit-checkpoint+jwt", "at+jwt", 1), payload, whole),
+			"no typ":                     checkpoint(`{"alg":"`+alg+`","kid":"x"}`, payload, whole),
+			"no algorithm":               checkpoint(strings.Replace(right, alg, "none", 1), payload, whole),
+			"a symmetric algorithm":      checkpoint(strings.Replace(right, alg, "HS256", 1), payload, whole),
+			"a header that is not ours":  checkpoint(`{"alg":"`+alg+`","crit":["x"],"typ":"audit-checkpoint+jwt"}`, payload, whole),
+			"a header twice":             checkpoint(`{"alg":"`+alg+`","alg":"`+alg+`","typ":"audit-checkpoint+jwt"}`, payload, whole),
+			"another line":               checkpoint(right, strings.Replace(payload, `"seq":1`, `"seq":2`, 1), whole),
+			"another log":                checkpoint(right, strings.Replace(payload, r.Log, audit.NewID(), 1), whole),
+			"more":                       checkpoint(right, payload+" ", whole),
+			"no signature":               checkpoint(right, payload, func(string) string { return "" }),
+			"a short signature":          checkpoint(right, payload, func(string) string { return "AAAA" }),
+			"a long signature":           checkpoint(right, payload, func(s string) string { return s + "AAAA" }),
+			"a changed signature":        checkpoint(right, payload, func(s string) string { return "AAAA" + s[4:] }),
+			"a signature of zeros":       checkpoint(right, payload, func(s string) string { return strings.Repeat("A", len(s)) }),
+			"a padded signature":         checkpoint(right, payload, func(s string) string { return s + "==" }),
+			"a fourth part":              checkpoint(right, payload, func(s string) string { return s + "." + s }),
+			"a newline in the signature": checkpoint(right, payload, func(s string) string { return s[:8] + `\n` + s[8:] }),
+		} {
+			if r := verify(t, audit.Options{}, b); r.Problem == nil || r.Problem.Kind != audit.Forged || r.Bad != 1 || r.Checkpoints != 0 || r.Covered != 0 {
+				t.Errorf("%s, %s: report %+v", alg, name, r)
+			}
 		}
 	}
 }
@@ -208,9 +282,10 @@ func TestThumbprintsRefuses(t *testing.T) {
 		"a newline in a key":    doc(with(ed, "x", ed["x"]+"\n")),
 		"exponent 1":            doc(with(rsa, "e", "AQ")),
 		"exponent 3":            doc(with(rsa, "e", "Aw")),
-		"an even exponent":      doc(with(rsa, "e", "AQAA")),
+		"an even exponent":      doc(with(rsa, "e", "AQAC")),
 		"a small modulus":       doc(with(rsa, "n", rsa["n"][:128])),
-		"too long":              `{"keys":[]` + strings.Repeat(" ", 256<<10) + "}",
+		"too long":              doc(ed) + strings.Repeat(" ", 256<<10),
+		"too many":              doc(slices.Concat([]map[string]string{ed}, slices.Repeat([]map[string]string{{"kty": "XX"}}, 100))...),
 	} {
 		if got, err := audit.Thumbprints([]byte(text)); err == nil {
 			t.Errorf("%s: Thumbprints = %v, no error", name, got)
