@@ -270,7 +270,7 @@ func TestWriteFails(t *testing.T) {
 	// Nor does it go on from wherever somebody cut the file in the meantime.
 	whole := content(t, c.Path)
 	limited(t, size+500, func() { _ = l.Append(t.Context(), long) })
-	for name, cut := range map[string][]byte{"a line less": whole[:bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1], "nothing": nil} {
+	for name, cut := range map[string][]byte{"a line less": whole[:bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1], "nothing": nil, "another last line": bytes.Replace(whole, []byte("after 500"), []byte("after 501"), 1)} {
 		put(t, c.Path, cut)
 		if err := l.Append(t.Context(), record("x")); err == nil || !strings.Contains(err.Error(), "somebody else") {
 			t.Errorf("Append after a failed write to a file with %s = %v", name, err)

@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,6 +92,7 @@ func TestSpoiled(t *testing.T) {
 		{"the first line is not the first", bytes.Replace(p[0], []byte(`"prev":"0`), []byte(`"prev":"1`), 1), audit.Options{}, audit.Changed, 1, "one came before it"},
 		{"a torn line is vouched for too late", tooLate(t, p), audit.Options{}, audit.Unfinished, 3, "no log.torn follows"},
 		{"a line vouches for nothing torn", join(p[0], p[1], bytes.SplitAfter(mended(t, p), []byte("\n"))[3]), audit.Options{}, audit.Changed, 3, "something else"},
+		{"a line vouches for no byte", join(p[0], p[1], vouchForNothing(t, p)), audit.Options{}, audit.Changed, 3, "something else"},
 		{"a torn line is another", join(p[0], p[1], p[2][:110], []byte("xxxxxxxxxx"), mended(t, p)[len(p[0])+len(p[1])+120:]), audit.Options{}, audit.Changed, 4, "something else"},
 		{"a newline is missing from another line", join(p[0], p[1][:len(p[1])-1]), audit.Options{Expect: position(t, plain, 2)}, audit.Truncated, 2, "line 2 was there once"},
 		{"a last line of another place", join(p[0], p[1], p[3][:len(p[3])-1]), audit.Options{}, audit.Changed, 3, "neither"},
@@ -119,6 +121,14 @@ func mended(t *testing.T, p [][]byte) []byte {
 	t.Helper()
 	cut := slices.Concat(p[0], p[1], p[2][:120])
 	return append(cut, next(t, cut)...)
+}
+
+// vouchForNothing makes the line of a crash that cut off nothing.
+func vouchForNothing(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	vouch := bytes.SplitAfter(mended(t, p), []byte("\n"))[3]
+	at := bytes.Index(vouch, []byte(`"bytes"`))
+	return fmt.Appendf(vouch[:at:at], `"bytes":0,"torn":"%x"}`+"\n", sha256.Sum256(nil))
 }
 
 // tooLate puts a whole line between a torn one and the line that vouches for it,
@@ -210,7 +220,7 @@ func TestForgedCheckpoint(t *testing.T) {
 			"no typ":                     checkpoint(`{"alg":"`+alg+`","kid":"x"}`, payload, whole),
 			"no algorithm":               checkpoint(strings.Replace(right, alg, "none", 1), payload, whole),
 			"a symmetric algorithm":      checkpoint(strings.Replace(right, alg, "HS256", 1), payload, whole),
-			"a header that is not ours":  checkpoint(`{"alg":"`+alg+`","crit":["x"],"typ":"audit-checkpoint+jwt"}`, payload, whole),
+			"a header that is not ours":  checkpoint(`{"alg":"`+alg+`","crit":"x","typ":"audit-checkpoint+jwt"}`, payload, whole),
 			"a header twice":             checkpoint(`{"alg":"`+alg+`","alg":"`+alg+`","typ":"audit-checkpoint+jwt"}`, payload, whole),
 			"another line":               checkpoint(right, strings.Replace(payload, `"seq":1`, `"seq":2`, 1), whole),
 			"another log":                checkpoint(right, strings.Replace(payload, r.Log, audit.NewID(), 1), whole),
@@ -290,6 +300,27 @@ func TestThumbprintsRefuses(t *testing.T) {
 		if got, err := audit.Thumbprints([]byte(text)); err == nil {
 			t.Errorf("%s: Thumbprints = %v, no error", name, got)
 		}
+	}
+}
+
+// TestReportIsBounded: whoever writes the file decides how much is wrong with it.
+func TestReportIsBounded(t *testing.T) {
+	c := audit.Config{Path: t.TempDir() + "/audit"}
+	for range 105 {
+		closed(t, open(t, newSigner(t, "EdDSA").with(c)))
+	}
+	b := content(t, c.Path)
+	if r := good(t, audit.Options{}, b); len(r.Signatures) != 100 || r.Checkpoints != 105 {
+		t.Errorf("%d signatures of %d checkpoints", len(r.Signatures), r.Checkpoints)
+	}
+	var holes []byte
+	for i, line := range lines(write(t, audit.Config{}, make([]string, 300)...)) {
+		if i%2 == 0 {
+			holes = append(holes, line...)
+		}
+	}
+	if r := verify(t, audit.Options{}, holes); len(r.Gaps) != 100 || r.Problems != 150 {
+		t.Errorf("%d gaps, %d problems", len(r.Gaps), r.Problems)
 	}
 }
 
