@@ -160,3 +160,29 @@ func TestAppendRefuses(t *testing.T) {
 		t.Errorf("the log holds %v", got)
 	}
 }
+
+func BenchmarkAppend(b *testing.B) {
+	r := audit.Record{
+		Time: noon, Decision: audit.NewID(), Event: "call", Outcome: audit.Allow, Key: "AbCdEfGh01234567", Identity: "corp:ada",
+		Team: "support", Grant: "faq-read-only", Token: audit.NewID(), Policies: []string{"hr-only-from-vpn"}, Route: "POST /v1/chat/completions",
+		Action: "chat", Model: "faq-bot", Upstream: "vllm", UpstreamStatus: 200, Status: 200, Bytes: 12345, Millis: 812.25, ClientIP: "10.1.2.3",
+	}
+	for _, durable := range []bool{false, true} {
+		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+			l, err := audit.Open(audit.Config{Path: filepath.Join(b.TempDir(), "audit"), Durable: durable, Now: time.Now})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			b.ReportAllocs()
+			b.SetParallelism(64)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := l.Append(b.Context(), r); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
+}
