@@ -3,7 +3,6 @@ package issuer
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -18,6 +17,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/revocation"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
 )
@@ -101,21 +101,17 @@ func (s *Server) logOut(w http.ResponseWriter, r *http.Request) error {
 
 // revokeIdentity ends all sessions of an identity and revokes its tokens.
 func (s *Server) revokeIdentity(ctx context.Context, identity, reason string, now time.Time) error {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity)); err != nil {
+			return fmt.Errorf("revoking an identity: %w", err)
+		}
+		return revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now)
+	})
 	if err != nil {
-		return fmt.Errorf("revoking an identity: %w", err)
+		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity))
-	if err == nil {
-		err = revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now)
-	}
-	if err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("revoking an identity: %w", err)
-	}
-	return s.feed.refresh(ctx, now)
+	s.showRevoked(ctx, now)
+	return nil
 }
 
 // revokeAny is POST /v1/revocations, for admins: {"what": "identity", "value":

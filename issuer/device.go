@@ -16,6 +16,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/issuer/internal/pages"
 )
 
@@ -53,7 +54,7 @@ type device struct {
 func (s *Server) askDevice(w http.ResponseWriter, r *http.Request) error {
 	now := s.Now()
 	addr := s.clientAddr(r)
-	if err := s.throttles.admit(addr, now); err != nil {
+	if err := s.throttles.start(addr, now); err != nil {
 		return err
 	}
 	f, err := readForm(r)
@@ -72,7 +73,7 @@ func (s *Server) askDevice(w http.ResponseWriter, r *http.Request) error {
 	}
 	deviceCode, userCode := randomToken("hpd_"), newUserCode()
 	mac := s.Sealer.MAC(macDevice, []byte(deviceCode))
-	d := device{Name: nameOfDevice(r.UserAgent()), Address: addr.String(), AskedAt: now, UserCode: userCode}
+	d := device{Name: nameOfDevice(r.UserAgent()), Address: ipText(addr), AskedAt: now, UserCode: userCode}
 	sealed, err := s.sealDevice(mac, d)
 	if err != nil {
 		return err
@@ -259,7 +260,7 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 	if err := s.throttles.guess(addr, now); err != nil {
 		return err
 	}
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: addr.String()}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: ipText(addr)}
 	done, err := s.decideDevice(r, f, &rec, now)
 	if err == nil {
 		s.throttles.guessed(addr)
@@ -296,24 +297,20 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 	if err != nil {
 		return pages.Done{}, err
 	}
-	tx, err := s.DB.BeginTx(r.Context(), nil)
+	err = store.Tx(r.Context(), s.DB, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(r.Context(), `UPDATE device_logins SET state = 'approved', session_id = $1 WHERE device_mac = $2 AND state = 'pending'`, id, mac)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(errConfirm, err) // Another request took it first.
+		}
+		_, err = tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
+			code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,
+			s.identityMAC(d.Session.Identity.String()), sealed, now.Add(s.Session).Unix())
+		return err
+	})
 	if err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // After the commit it does nothing.
-	res, err := tx.ExecContext(r.Context(), `UPDATE device_logins SET state = 'approved', session_id = $1 WHERE device_mac = $2 AND state = 'pending'`, id, mac)
-	if err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return pages.Done{}, errConfirm // Another request took it first.
-	}
-	if _, err := tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
-		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,
-		s.identityMAC(d.Session.Identity.String()), sealed, now.Add(s.Session).Unix()); err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	if err := tx.Commit(); err != nil {
 		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
 	}
 	return pages.Done{Title: "Logged in", Text: "The device is logged in as you. You can close this page."}, nil

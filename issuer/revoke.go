@@ -14,6 +14,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/revocation"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
@@ -39,17 +40,20 @@ func lastExpiry(now time.Time) time.Time { return now.Add(token.MaxLifetime + ti
 
 // revokeNow revokes in a transaction of its own, and has the feed show it.
 func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time) error {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error { return revokeIn(ctx, tx, what, value, reason, until, now) })
 	if err != nil {
-		return fmt.Errorf("revoking: %w", err)
+		return err
 	}
-	if err := revokeIn(ctx, tx, what, value, reason, until, now); err != nil {
-		return errors.Join(err, tx.Rollback())
+	s.showRevoked(ctx, now)
+	return nil
+}
+
+// showRevoked publishes what was just revoked. If that fails it is revoked
+// nevertheless, and published with the next try.
+func (s *Server) showRevoked(ctx context.Context, now time.Time) {
+	if err := s.feed.refresh(context.WithoutCancel(ctx), now); err != nil {
+		s.Log.Error("publishing revocations", "err", err.Error())
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("revoking: %w", err)
-	}
-	return s.feed.refresh(ctx, now)
 }
 
 // ourToken reads a token that this issuer signed and that is good at now, and

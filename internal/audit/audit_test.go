@@ -85,12 +85,14 @@ func TestLineIsTheRecord(t *testing.T) {
 }
 
 func TestAnyRecordIsALine(t *testing.T) {
-	l := open(t, audit.Config{Path: filepath.Join(t.TempDir(), "audit")})
+	path := filepath.Join(t.TempDir(), "audit")
+	l := open(t, audit.Config{Path: path})
+	text := rapid.Custom(func(rt *rapid.T) string { return string(rapid.SliceOf(rapid.Byte()).Draw(rt, "bytes")) })
 	rapid.Check(t, func(rt *rapid.T) {
 		r := audit.Record{
-			Time: noon, Decision: rapid.String().Draw(rt, "decision"), Event: "call", Detail: string(rapid.SliceOf(rapid.Byte()).Draw(rt, "detail")),
+			Time: noon, Decision: rapid.String().Draw(rt, "decision"), Event: "call", Detail: text.Draw(rt, "detail"),
 			Policies: rapid.SliceOfN(rapid.String(), 0, 80).Draw(rt, "policies"),
-			Change:   rapid.MapOfN(rapid.String(), rapid.String(), 0, 40).Draw(rt, "change"),
+			Change:   rapid.MapOfN(text, text, 0, 40).Draw(rt, "change"),
 			Millis:   rapid.Float64Range(-math.MaxFloat64, math.MaxFloat64).Draw(rt, "millis"),
 		}
 		if err := l.Append(t.Context(), r); err != nil {
@@ -98,6 +100,11 @@ func TestAnyRecordIsALine(t *testing.T) {
 		}
 	})
 	closed(t, l)
+	good(t, audit.Options{}, content(t, path))
+	names := bodyOf(t, audit.Record{Change: map[string]string{"\xff": "a", "\xfe": "b", "…": "c", "d": "e"}})
+	if want := `"change":{"d":"e","…":"3 more"}`; !strings.Contains(names, want) {
+		t.Errorf("names that are no text: %s, want %s", names, want)
+	}
 }
 
 // TestLongRecord: the longest record is cut to fit, and is not refused.
@@ -151,5 +158,31 @@ func TestAppendRefuses(t *testing.T) {
 	closed(t, l)
 	if got := ids(t, path); len(got) != 0 {
 		t.Errorf("the log holds %v", got)
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	r := audit.Record{
+		Time: noon, Decision: audit.NewID(), Event: "call", Outcome: audit.Allow, Key: "AbCdEfGh01234567", Identity: "corp:ada",
+		Team: "support", Grant: "faq-read-only", Token: audit.NewID(), Policies: []string{"hr-only-from-vpn"}, Route: "POST /v1/chat/completions",
+		Action: "chat", Model: "faq-bot", Upstream: "vllm", UpstreamStatus: 200, Status: 200, Bytes: 12345, Millis: 812.25, ClientIP: "10.1.2.3",
+	}
+	for _, durable := range []bool{false, true} {
+		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+			l, err := audit.Open(audit.Config{Path: filepath.Join(b.TempDir(), "audit"), Durable: durable, Now: time.Now})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			b.ReportAllocs()
+			b.SetParallelism(64)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := l.Append(b.Context(), r); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
 	}
 }

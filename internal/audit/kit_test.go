@@ -137,6 +137,7 @@ type signer struct {
 	header string // In place of the right one.
 	err    error
 	signed atomic.Int32
+	asked  atomic.Int32
 }
 
 func newSigner(t testing.TB, alg string) *signer {
@@ -202,6 +203,7 @@ func (s *signer) document() []byte {
 }
 
 func (s *signer) Sign(payload []byte, typ string) (string, error) {
+	s.asked.Add(1)
 	if s.err != nil {
 		return "", s.err
 	}

@@ -33,7 +33,7 @@ type Config struct {
 
 	// Signer signs checkpoints. Without it the log is a chain alone, which shows
 	// what was changed only while the one who changed it does not write the rest
-	// anew. Keys returns the JWK Set in which the signer's key is; with a Signer
+	// anew. Records wait while it signs. Keys returns the JWK Set in which the signer's key is; with a Signer
 	// it is required.
 	Signer Signer
 	Keys   func() []byte

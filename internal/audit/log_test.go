@@ -14,8 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
 )
@@ -190,6 +188,7 @@ func TestOpenRefuses(t *testing.T) {
 		"an end of zeros":                whole + strings.Repeat("\x00", 100),
 		"something behind the last line": whole + "x",
 		"an empty line at the end":       whole + "\n",
+		"a control character at the end": whole + string(next(t, []byte(whole))[:100]) + "\x00",
 		"an end of another number":       whole + `{"seq":9,"prev":"`,
 		"a version of the future":        strings.Replace(head, `"version":1`, `"version":2`, 1),
 		"no first line":                  whole[len(head):],
@@ -262,10 +261,18 @@ func TestWriteFails(t *testing.T) {
 		appends(t, l, fmt.Sprint("after ", room))
 		size = len(content(t, c.Path))
 	}
-	closed(t, l)
-	r := good(t, audit.Options{}, content(t, c.Path))
-	if r.Records != 5 || r.Torn != 2 {
+	if r := good(t, audit.Options{}, content(t, c.Path)); r.Records != 5 || r.Torn != 2 {
 		t.Errorf("report %+v", r)
+	}
+
+	// Nor does it go on from wherever somebody cut the file in the meantime.
+	whole := content(t, c.Path)
+	limited(t, size+500, func() { _ = l.Append(t.Context(), long) })
+	for name, cut := range map[string][]byte{"a line less": whole[:bytes.LastIndexByte(whole[:len(whole)-1], '\n')+1], "nothing": nil, "another last line": bytes.Replace(whole, []byte("after 500"), []byte("after 501"), 1)} {
+		put(t, c.Path, cut)
+		if err := l.Append(t.Context(), record("x")); err == nil || !strings.Contains(err.Error(), "somebody else") {
+			t.Errorf("Append after a failed write to a file with %s = %v", name, err)
+		}
 	}
 }
 
@@ -331,8 +338,15 @@ func TestReopen(t *testing.T) {
 			t.Errorf("alone: %+v", r)
 		}
 	}
+	other := bytes.Replace(lines(second)[0], []byte(`"log":"`), []byte(`"log":"A`), 1)
+	if r := verify(t, audit.Options{Expect: position(t, first, 1)}, second); r.Problem == nil || r.Problem.Kind != audit.Removed {
+		t.Errorf("a line in a file that was not given: %+v", r.Problem)
+	}
+	if r := verify(t, audit.Options{}, append(bytes.Clone(first), second[:40]...), second); r.Problem == nil || r.Problem.Kind != audit.Changed || r.Problem.File != "file1" {
+		t.Errorf("a file that is not the last ends within a line: %+v", r.Problem)
+	}
 	for name, files := range map[string][][]byte{
-		"a file is missing": {first, third}, "out of order": {second, first}, "twice": {first, first},
+		"the id of another log": {first, other}, "a file is missing": {first, third}, "out of order": {second, first}, "twice": {first, first},
 		"of two logs": {first, write(t, c, "x")},
 	} {
 		if r := verify(t, audit.Options{}, files...); r.Problem == nil || r.Problem.File != "file2" || r.Problem.Row != 1 {
@@ -359,120 +373,5 @@ func TestReopenOntoAnotherFile(t *testing.T) {
 	}
 	if got := string(content(t, c.Path)); got != "somebody's\n" {
 		t.Errorf("the other file holds %q", got)
-	}
-}
-
-// TestCheckpointsByTime: a minute after the last one at the latest, and none when
-// there is nothing new to sign.
-func TestCheckpointsByTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSigner(t, "EdDSA")
-		c := s.with(audit.Config{Path: filepath.Join(t.TempDir(), "audit"), Now: time.Now, CheckpointEvery: time.Minute})
-		l := open(t, c)
-		step := func(wait time.Duration, want int32) {
-			t.Helper()
-			time.Sleep(wait) // In the bubble's time.
-			synctest.Wait()
-			if got := s.signed.Load(); got != want {
-				t.Errorf("%d checkpoints, want %d", got, want)
-			}
-		}
-		step(0, 1) // Of the first line.
-		step(time.Hour, 1)
-		appends(t, l, "a")
-		step(59*time.Second, 1)
-		step(time.Second, 2)
-		step(time.Hour, 2)
-		if r := good(t, audit.Options{}, content(t, c.Path)); r.Uncovered != 0 || r.To.Sub(r.From) < time.Hour {
-			t.Errorf("report %+v", r)
-		}
-		closed(t, l)
-		step(0, 2)
-	})
-}
-
-// TestCheckpointsByCount: and a restart signs what a crash left unsigned.
-func TestCheckpointsByCount(t *testing.T) {
-	s := newSigner(t, "EdDSA")
-	c := s.with(audit.Config{Path: filepath.Join(t.TempDir(), "audit"), CheckpointRecords: 3})
-	l := open(t, c)
-	appends(t, l, "a", "b", "c", "d", "e", "f", "g", "h")
-	crashed := content(t, c.Path)
-	if r := good(t, audit.Options{}, crashed); r.Checkpoints != 3 || r.Uncovered != 2 {
-		t.Errorf("report %+v", r)
-	}
-	c.Path = filepath.Join(t.TempDir(), "crashed")
-	put(t, c.Path, crashed)
-	open(t, c)
-	if r := good(t, audit.Options{}, content(t, c.Path)); r.Checkpoints != 4 || r.Uncovered != 0 {
-		t.Errorf("after the restart: %+v", r)
-	}
-}
-
-// TestSignerFails: records are kept all the same, somebody is told, and it is not
-// asked at each record.
-func TestSignerFails(t *testing.T) {
-	s := newSigner(t, "EdDSA")
-	var problems []error
-	c := s.with(audit.Config{Path: filepath.Join(t.TempDir(), "audit"), CheckpointRecords: 4, Problem: func(err error) { problems = append(problems, err) }})
-	l := open(t, c)
-	s.err = errors.New("the key service is away")
-	appends(t, l, "a", "b", "c", "d", "e", "f", "g", "h")
-	if err := l.Close(); !errors.Is(err, s.err) {
-		t.Errorf("Close = %v, want that it is not signed", err)
-	}
-	if len(problems) != 3 || !errors.Is(problems[0], s.err) {
-		t.Errorf("problems %v", problems)
-	}
-	if r := good(t, audit.Options{}, content(t, c.Path)); r.Records != 8 || r.Uncovered != 8 {
-		t.Errorf("report %+v", r)
-	}
-	if _, err := tryOpen(c); !errors.Is(err, s.err) {
-		t.Errorf("Open = %v, want that it can't sign", err)
-	}
-}
-
-// TestSignerMustBeBorneOut: a checkpoint that nobody could check is not written.
-func TestSignerMustBeBorneOut(t *testing.T) {
-	s, other := newSigner(t, "EdDSA"), newSigner(t, "EdDSA")
-	for name, c := range map[string]audit.Config{
-		"no keys":          {Signer: s},
-		"another's keys":   {Signer: s, Keys: other.document},
-		"no key set":       {Signer: s, Keys: func() []byte { return []byte("{}") }},
-		"another kid":      {Signer: &signer{key: s.key, alg: "EdDSA", header: `{"alg":"EdDSA","kid":"x","typ":"audit-checkpoint+jwt"}`}, Keys: s.document},
-		"another typ":      {Signer: &signer{key: s.key, alg: "EdDSA", header: `{"alg":"EdDSA","kid":"the-key","typ":"at+jwt"}`}, Keys: s.document},
-		"another alg":      {Signer: &signer{key: s.key, alg: "EdDSA", header: `{"alg":"ES256","kid":"the-key","typ":"audit-checkpoint+jwt"}`}, Keys: s.document},
-		"a key of its own": {Signer: &signer{key: s.key, alg: "EdDSA", header: `{"alg":"EdDSA","kid":"the-key","typ":"audit-checkpoint+jwt","jwk":{}}`}, Keys: s.document},
-	} {
-		c.Path = filepath.Join(t.TempDir(), "audit")
-		if l, err := tryOpen(c); err == nil {
-			t.Errorf("%s: Open = %v, no error", name, l)
-		}
-	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	r := audit.Record{
-		Time: noon, Decision: audit.NewID(), Event: "call", Outcome: audit.Allow, Key: "AbCdEfGh01234567", Identity: "corp:ada",
-		Team: "support", Grant: "faq-read-only", Token: audit.NewID(), Policies: []string{"hr-only-from-vpn"}, Route: "POST /v1/chat/completions",
-		Action: "chat", Model: "faq-bot", Upstream: "vllm", UpstreamStatus: 200, Status: 200, Bytes: 12345, Millis: 812.25, ClientIP: "10.1.2.3",
-	}
-	for _, durable := range []bool{false, true} {
-		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
-			l, err := audit.Open(audit.Config{Path: filepath.Join(b.TempDir(), "audit"), Durable: durable, Now: time.Now})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer l.Close()
-			b.ReportAllocs()
-			b.SetParallelism(64)
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					if err := l.Append(b.Context(), r); err != nil {
-						b.Error(err)
-					}
-				}
-			})
-		})
 	}
 }

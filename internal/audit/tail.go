@@ -44,11 +44,8 @@ func readTail(f io.ReaderAt, size int64, before chain) (t tail, err error) {
 		b = append(b, '\n')
 	}
 	end := len(b)
-	for end > 0 {
+	for end > 0 { // Where b begins within a line, no line begins: none holds another's beginning.
 		start := bytes.LastIndexByte(b[:end-1], '\n') + 1
-		if start == 0 && window < size {
-			break // Only the end of a line.
-		}
 		if e, ok := parse(b[start : end-1]); ok {
 			t.seq, t.signed, t.empty = e.seq-1, e.event == eventSigned, false
 			t.push(b[start:end])

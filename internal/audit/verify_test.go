@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,6 +89,13 @@ func TestSpoiled(t *testing.T) {
 		{"a checkpoint of another log", join(lines(forged)[0], g[1]), audit.Options{}, audit.Changed, 2, "was changed"},
 		{"nobody who is trusted signed", signed, audit.Options{Trust: []string{other.thumbprint()}}, audit.Untrusted, 2, "which is not trusted"},
 		{"nobody signed", plain, audit.Options{Trust: []string{s.thumbprint()}}, audit.Untrusted, 0, "no checkpoint is signed"},
+		{"the first line is not the first", bytes.Replace(p[0], []byte(`"prev":"0`), []byte(`"prev":"1`), 1), audit.Options{}, audit.Changed, 1, "one came before it"},
+		{"a torn line is vouched for too late", tooLate(t, p), audit.Options{}, audit.Unfinished, 3, "no log.torn follows"},
+		{"a line vouches for nothing torn", join(p[0], p[1], bytes.SplitAfter(mended(t, p), []byte("\n"))[3]), audit.Options{}, audit.Changed, 3, "something else"},
+		{"a line vouches for no byte", join(p[0], p[1], vouchForNothing(t, p)), audit.Options{}, audit.Changed, 3, "something else"},
+		{"a torn line is another", join(p[0], p[1], p[2][:110], []byte("xxxxxxxxxx"), mended(t, p)[len(p[0])+len(p[1])+120:]), audit.Options{}, audit.Changed, 4, "something else"},
+		{"a newline is missing from another line", join(p[0], p[1][:len(p[1])-1]), audit.Options{Expect: position(t, plain, 2)}, audit.Truncated, 2, "line 2 was there once"},
+		{"a last line of another place", join(p[0], p[1], p[3][:len(p[3])-1]), audit.Options{}, audit.Changed, 3, "neither"},
 		{"the log begins too late", join(g[2:]...), audit.Options{Expect: position(t, signed, 1)}, audit.Removed, 1, "its beginning is missing"},
 	} {
 		r := verify(t, row.o, row.log)
@@ -105,6 +113,32 @@ func TestSpoiled(t *testing.T) {
 	if r := verify(t, audit.Options{}, bytes.Replace(signed, []byte(`"b"`), []byte(`"x"`), 1)); r.Covered != 1 || r.Uncovered != 3 {
 		t.Errorf("a checkpoint behind a change vouches for it: %+v", r)
 	}
+}
+
+// mended is a log with a torn line, gone on with: rows 1 and 2 are whole, row 3 is
+// torn, row 4 vouches for it.
+func mended(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	cut := slices.Concat(p[0], p[1], p[2][:120])
+	return append(cut, next(t, cut)...)
+}
+
+// vouchForNothing makes the line of a crash that cut off nothing.
+func vouchForNothing(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	vouch := bytes.SplitAfter(mended(t, p), []byte("\n"))[3]
+	at := bytes.Index(vouch, []byte(`"bytes"`))
+	return fmt.Appendf(vouch[:at:at], `"bytes":0,"torn":"%x"}`+"\n", sha256.Sum256(nil))
+}
+
+// tooLate puts a whole line between a torn one and the line that vouches for it,
+// and chains them.
+func tooLate(t *testing.T, p [][]byte) []byte {
+	t.Helper()
+	m := bytes.SplitAfter(mended(t, p), []byte("\n"))
+	vouch := bytes.Replace(m[3], []byte(`"seq":3`), []byte(`"seq":4`), 1)
+	vouch = bytes.Replace(vouch, []byte(position(t, slices.Concat(p[:2]...), 2).Hash), []byte(position(t, slices.Concat(p[:3]...), 3).Hash), 1)
+	return slices.Concat(m[0], m[1], m[2], p[2], vouch)
 }
 
 // next is a line that goes on with the log, made by who has the file alone.
@@ -208,13 +242,37 @@ func TestThumbprintsRefuses(t *testing.T) {
 		"a newline in a key":    doc(with(ed, "x", ed["x"]+"\n")),
 		"exponent 1":            doc(with(rsa, "e", "AQ")),
 		"exponent 3":            doc(with(rsa, "e", "Aw")),
-		"an even exponent":      doc(with(rsa, "e", "AQAA")),
+		"an even exponent":      doc(with(rsa, "e", "AQAC")),
 		"a small modulus":       doc(with(rsa, "n", rsa["n"][:128])),
-		"too long":              `{"keys":[]` + strings.Repeat(" ", 256<<10) + "}",
+		"too long":              doc(ed) + strings.Repeat(" ", 256<<10),
+		"too many":              doc(slices.Concat([]map[string]string{ed}, slices.Repeat([]map[string]string{{"kty": "XX"}}, 100))...),
 	} {
 		if got, err := audit.Thumbprints([]byte(text)); err == nil {
 			t.Errorf("%s: Thumbprints = %v, no error", name, got)
 		}
+	}
+}
+
+// TestReportIsBounded: whoever writes the file decides how much is wrong with it.
+func TestReportIsBounded(t *testing.T) {
+	c := audit.Config{Path: t.TempDir() + "/audit"}
+	for range 105 {
+		l := open(t, newSigner(t, "EdDSA").with(c))
+		appends(t, l, "a")
+		closed(t, l)
+	}
+	b := content(t, c.Path)
+	if r := good(t, audit.Options{}, b); len(r.Signatures) != 100 || r.Checkpoints != 106 {
+		t.Errorf("%d signatures of %d checkpoints", len(r.Signatures), r.Checkpoints)
+	}
+	var holes []byte
+	for i, line := range lines(write(t, audit.Config{}, make([]string, 300)...)) {
+		if i%2 == 0 {
+			holes = append(holes, line...)
+		}
+	}
+	if r := verify(t, audit.Options{}, holes); len(r.Gaps) != 100 || r.Problems != 150 {
+		t.Errorf("%d gaps, %d problems", len(r.Gaps), r.Problems)
 	}
 }
 

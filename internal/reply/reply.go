@@ -91,6 +91,9 @@ func begin(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) 
 	}
 	log.LogAttrs(r.Context(), level, "refused", slog.String("path", r.URL.Path), slog.Int("status", ref.Status),
 		slog.String("code", ref.Code), slog.String("decision", ref.Decision), slog.String("err", err.Error()))
+	if ref.Code == "invalid_client" { // RFC 6749, section 5.2.
+		w.Header().Set("WWW-Authenticate", `Basic realm="Hourpass"`)
+	}
 	if ref.Status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q", ref.Code))
 	}
