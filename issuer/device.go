@@ -192,16 +192,17 @@ func (s *Server) enterCode(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "provider"}); err != nil {
 		return err
 	}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
 	mac, _, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
 	if errors.Is(err, errUserCode) {
-		if err := s.throttles.failed(err, addr, "", now); err != nil {
-			return err
-		}
 		return pages.Write(w, http.StatusBadRequest, pages.Enter{Providers: s.loginProviders(), Problem: reply.Sentence(err)})
 	}
 	if err != nil {
 		return err
 	}
+	s.throttles.guessed(addr)
 	provider, err := s.loginProvider(f["provider"])
 	if err != nil {
 		return err
@@ -244,7 +245,9 @@ func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p 
 
 // confirmDevice is POST /device/confirm: the person's answer.
 func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
-	if err := s.sameOrigin(r); err != nil {
+	now := s.Now()
+	addr := s.clientAddr(r)
+	if err := errors.Join(s.sameOrigin(r), s.throttles.admit(addr, now)); err != nil {
 		return err
 	}
 	f, err := readForm(r)
@@ -254,9 +257,14 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "ticket", "answer"}); err != nil {
 		return err
 	}
-	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: ipText(s.clientAddr(r))}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: ipText(addr)}
 	done, err := s.decideDevice(r, f, &rec, now)
+	if err == nil {
+		s.throttles.guessed(addr)
+	}
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
 	}
@@ -265,12 +273,15 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now time.Time) (pages.Done, error) {
 	mac, d, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
+	if errors.Is(err, errUserCode) {
+		return pages.Done{}, errConfirm // As below: nobody learns here which codes there are.
+	}
 	if err != nil {
 		return pages.Done{}, err
 	}
 	browser, ok := s.browserCookie(r)
 	if !ok || d.Browser == nil || !hmac.Equal(s.Sealer.MAC(macState, []byte(browser)), d.Browser) || !hmac.Equal(s.Sealer.MAC(macState, []byte(f["ticket"])), d.Ticket) {
-		return pages.Done{}, badRequest("This login was started in another browser.")
+		return pages.Done{}, errConfirm
 	}
 	rec.Identity = d.Session.Identity.String()
 	if f["answer"] != "approve" {
@@ -292,7 +303,7 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(errUserCode, err) // Another request took it first.
+			return errors.Join(errConfirm, err) // Another request took it first.
 		}
 		_, err = tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
 			code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,

@@ -114,6 +114,9 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Pr
 func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
 	now := s.Now()
+	if err := s.throttles.admit(s.clientAddr(r), now); err != nil {
+		return err // Each leaves a record.
+	}
 	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: ipText(s.clientAddr(r))}
 	l, p, err := s.finishLogin(r, &rec, now)
 	to := ""
