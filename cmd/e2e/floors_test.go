@@ -46,7 +46,7 @@ var floors = map[string][]string{
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
-	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "sync"},
+	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
 	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys/format", "oauth2", "cobra", "lockedfile"},

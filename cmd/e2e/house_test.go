@@ -189,19 +189,21 @@ grants:
 `, h.issuer, addr(h.issuer), addr(h.issuerOps), h.dir, h.idpURL, h.forge.url, h.store)
 	issuer = strings.NewReplacer(edits...).Replace(issuer)
 	verifier := fmt.Sprintf(`
-issuer: %s
+issuer: %[1]s
 audience: models
-listen: %s
-ops_listen: %s
-audit: %s/verifier-audit.jsonl
+listen: %[2]s
+ops_listen: %[3]s
+audit: %[4]s/verifier-audit.jsonl
 drain_timeout: 2s
 key_set:
-  snapshot: %s/key-set.json
+  snapshot: %[5]s/key-set.json
+revocations:
+  snapshot: %[5]s/revocations.jwt
 upstreams:
   - name: toy
-    url: %s
+    url: %[6]s
     models: ["*"]
-    credential: Bearer %s
+    credential: Bearer %[7]s
     response_timeout: 2s
     idle_timeout: 2s
 `, h.issuer, addr(h.verifier), addr(h.verifierOps), h.dir, h.dir, h.model.URL, modelKey)
