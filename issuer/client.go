@@ -149,7 +149,7 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 		return refuse("it comes from the future")
 	}
 	return client{key, 1, &usedOnce{
-		issuer: "client " + id, fingerprint: digest("jti", jti), key: id, at: now, forget: expires.Add(time.Minute),
+		issuer: "client " + id, fingerprint: digest("jti", jti), key: id, at: now, forget: expires.Add(time.Minute), again: errProofUsed,
 	}}, nil
 }
 
@@ -208,7 +208,7 @@ func (s *Server) spend(ctx context.Context, c *client) error {
 		}
 	}
 	if errors.Is(err, errUsed) {
-		return errReplay
+		return errClientReplay
 	}
 	return err
 }

@@ -25,6 +25,7 @@ type usedOnce struct {
 	request     []byte // Digest of what was asked for.
 	sealed      []byte // The answer, for an honest retry. Nil: there is none.
 	forget      time.Time
+	again       error // What it means that it was there already. Matches errUsed.
 }
 
 // use is what a token leaves in the database before it is let out.
@@ -40,6 +41,8 @@ type use struct {
 var (
 	errUsed     = errors.New("an assertion was used before")
 	errStaleKey = errors.New("the machine key has changed since it was read")
+
+	errProofUsed = fmt.Errorf("%w: the client's own", errUsed)
 )
 
 const (
@@ -146,7 +149,7 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 		}
 		for _, m := range u.marks {
 			if owner[m.name()] != nil {
-				u.err = errUsed
+				u.err = errors.Join(u.err, m.again)
 				continue
 			}
 			owner[m.name()] = u
@@ -161,9 +164,9 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 			return err
 		}
 	}
-	for name, u := range owner {
-		if !kept[name] {
-			u.err = errUsed
+	for _, m := range marks {
+		if u := owner[m.name()]; !kept[m.name()] {
+			u.err = errors.Join(u.err, m.again)
 		}
 	}
 	return nil
