@@ -49,7 +49,7 @@ const (
 
 	// Where others are on their way, a group waits for them: a transaction costs
 	// as much CPU as two exchanges, whether it keeps one use or thirty.
-	gatherFor      = time.Millisecond
+	gatherFor      = 2 * time.Millisecond
 	gatherSiblings = 4
 )
 
@@ -65,6 +65,7 @@ type committer struct {
 	mu      sync.Mutex
 	busy    bool
 	waiting []*use
+	inserts [maxRows + 1]*sql.Stmt // By how many marks they insert.
 }
 
 // commit returns nil when the use is kept; errUsed where one of its marks was
@@ -157,7 +158,7 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.name(), b.name()) })
 	kept := make(map[string]bool, len(marks))
 	for chunk := range slices.Chunk(marks, maxRows) {
-		if err := insertMarks(ctx, tx, chunk, kept); err != nil {
+		if err := c.insert(ctx, tx, chunk, kept); err != nil {
 			return err
 		}
 	}
@@ -171,24 +172,46 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 
 func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
 
-const insertRows = `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
-	VALUES ROWS ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`
+const markColumns = 7
 
-// insertMarks inserts those that are not there yet, and notes their names.
-func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
-	const columns = 7
-	args := make([]any, 0, columns*len(marks))
+// inserting returns the statement that inserts n marks, prepared once.
+func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inserts[n] != nil {
+		return c.inserts[n], nil
+	}
 	var rows strings.Builder
-	for i, m := range marks {
-		rows.WriteString([]string{"(", ", ("}[min(i, 1)])
-		for column := range columns {
-			rows.WriteString([]string{"$", ", $"}[min(column, 1)])
-			rows.WriteString(strconv.Itoa(len(args) + column + 1))
+	for i := range n * markColumns {
+		switch {
+		case i == 0:
+		case i%markColumns == 0:
+			rows.WriteString("), (")
+		default:
+			rows.WriteString(", ")
 		}
-		rows.WriteByte(')')
+		rows.WriteString("$" + strconv.Itoa(i+1))
+	}
+	stmt, err := c.db.PrepareContext(ctx, strings.Replace(`INSERT INTO used_assertions
+		(issuer, fingerprint, key_id, used_at, request, sealed, forget_at) VALUES (ROWS)
+		ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`, "ROWS", rows.String(), 1))
+	if err == nil {
+		c.inserts[n] = stmt
+	}
+	return stmt, err
+}
+
+// insert inserts those marks that are not there yet, and notes their names.
+func (c *committer) insert(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
+	stmt, err := c.inserting(ctx, len(marks))
+	if err != nil {
+		return err
+	}
+	args := make([]any, 0, markColumns*len(marks))
+	for _, m := range marks {
 		args = append(args, m.issuer, m.fingerprint, m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
 	}
-	found, err := tx.QueryContext(ctx, strings.Replace(insertRows, "ROWS", rows.String(), 1), args...)
+	found, err := tx.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 	if err != nil {
 		return err
 	}
