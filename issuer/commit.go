@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,13 +19,22 @@ import (
 // usedOnce is the mark of an assertion that must not come twice. It outlives the
 // assertion, restarts and replicas included.
 type usedOnce struct {
-	issuer      string
-	fingerprint []byte
-	key         string // The machine key that used it.
-	at          time.Time
-	request     []byte // Digest of what was asked for.
-	sealed      []byte // The answer, for an honest retry. Nil: there is none.
-	forget      time.Time
+	mark    string // See newMark.
+	key     string // The machine key that used it.
+	at      time.Time
+	request []byte // Digest of what was asked for.
+	sealed  []byte // The answer, for an honest retry. Nil: there is none.
+}
+
+// newMark names an assertion: by its issuer and what is its own, behind the time
+// at which it may be forgotten.
+func newMark(forget time.Time, issuer string, own ...string) string {
+	return markTime(forget) + string(digest(append([]string{issuer}, own...)...))
+}
+
+// markTime is where the marks begin that may be forgotten at that time.
+func markTime(t time.Time) string {
+	return string(binary.BigEndian.AppendUint64(nil, uint64(max(t.Unix(), 0)))) //nolint:gosec // Not negative.
 }
 
 // use is what a token leaves in the database before it is let out.
@@ -146,16 +156,16 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 			continue
 		}
 		for _, m := range u.marks {
-			if owner[m.name()] != nil {
+			if owner[m.mark] != nil {
 				u.err = errUsed
 				continue
 			}
-			owner[m.name()] = u
+			owner[m.mark] = u
 			marks = append(marks, m)
 		}
 	}
 	// In one order everywhere, so that two issuers never wait for each other.
-	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.name(), b.name()) })
+	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.mark, b.mark) })
 	kept := make(map[string]bool, len(marks))
 	for chunk := range slices.Chunk(marks, maxRows) {
 		if err := c.insert(ctx, tx, chunk, kept); err != nil {
@@ -170,9 +180,7 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 	return nil
 }
 
-func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
-
-const markColumns = 7
+const markColumns = 5
 
 // inserting returns the statement that inserts n marks, prepared once.
 func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
@@ -193,8 +201,7 @@ func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
 		rows.WriteString("$" + strconv.Itoa(i+1))
 	}
 	stmt, err := c.db.PrepareContext(ctx, strings.Replace(`INSERT INTO used_assertions
-		(issuer, fingerprint, key_id, used_at, request, sealed, forget_at) VALUES (ROWS)
-		ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`, "ROWS", rows.String(), 1))
+		(mark, key_id, used_at, request, sealed) VALUES (ROWS) ON CONFLICT (mark) DO NOTHING RETURNING mark`, "ROWS", rows.String(), 1))
 	if err == nil {
 		c.inserts[n] = stmt
 	}
@@ -209,7 +216,7 @@ func (c *committer) insert(ctx context.Context, tx *sql.Tx, marks []*usedOnce, k
 	}
 	args := make([]any, 0, markColumns*len(marks))
 	for _, m := range marks {
-		args = append(args, m.issuer, m.fingerprint, m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
+		args = append(args, []byte(m.mark), m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed))
 	}
 	found, err := tx.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 	if err != nil {
@@ -217,11 +224,11 @@ func (c *committer) insert(ctx context.Context, tx *sql.Tx, marks []*usedOnce, k
 	}
 	defer func() { _ = found.Close() }()
 	for found.Next() {
-		var m usedOnce
-		if err := found.Scan(&m.issuer, &m.fingerprint); err != nil {
+		var mark []byte
+		if err := found.Scan(&mark); err != nil {
 			return err
 		}
-		kept[m.name()] = true
+		kept[string(mark)] = true
 	}
 	return found.Err()
 }

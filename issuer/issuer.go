@@ -267,17 +267,18 @@ func (s *Server) forget(ctx context.Context) error {
 	for {
 		now := s.Now()
 		for _, f := range []struct {
-			query string
-			after time.Duration // How much later than what the rows say.
+			query  string
+			before any
 		}{
-			{`DELETE FROM device_logins WHERE expires_at < $1`, deviceLife}, // A device that asks too late is told so for a while.
-			{`DELETE FROM verifiers WHERE seen_at < $1`, forgetVerifier},
-			{`DELETE FROM revocations WHERE until < $1`, 0},
-			{`DELETE FROM logins WHERE expires_at < $1`, 0},
-			{`DELETE FROM sessions WHERE ends_at < $1`, 0},
-			{`DELETE FROM used_assertions WHERE forget_at < $1`, 0},
+			// A device that asks too late is told so for a while.
+			{`DELETE FROM device_logins WHERE expires_at < $1`, now.Add(-deviceLife).Unix()},
+			{`DELETE FROM verifiers WHERE seen_at < $1`, now.Add(-forgetVerifier).Unix()},
+			{`DELETE FROM revocations WHERE until < $1`, now.Unix()},
+			{`DELETE FROM logins WHERE expires_at < $1`, now.Unix()},
+			{`DELETE FROM sessions WHERE ends_at < $1`, now.Unix()},
+			{`DELETE FROM used_assertions WHERE mark < $1`, []byte(markTime(now))},
 		} {
-			if _, err := s.DB.ExecContext(ctx, f.query, now.Add(-f.after).Unix()); err != nil && ctx.Err() == nil {
+			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())
 			}
 		}
