@@ -129,9 +129,9 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 	claims := idClaims(members)
 	iss, err1 := claims.text("iss")
 	sub, err2 := claims.text("sub")
-	// One text, and the issuer's own name: an assertion that was made for another
+	// The issuer's own name and no other: an assertion that was made for another
 	// server, or for several, is no proof to us.
-	aud, err3 := claims.text("aud")
+	audiences, err3 := claims.oneOrMore("aud")
 	jti, err4 := claims.text("jti")
 	expires, err5 := claims.time("exp")
 	issued, err6 := claims.optionalTime("iat")
@@ -141,14 +141,14 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 		return refuse("a claim is missing or bad")
 	case iss != id || sub != id:
 		return refuse("iss and sub must both be its id")
-	case aud != s.URL:
-		return refuse("aud must be " + s.URL)
+	case len(audiences) != 1 || audiences[0] != s.URL:
+		return refuse("aud must be " + s.URL + " and nothing else")
 	case !now.Before(expires) || expires.After(now.Add(maxClientLife)):
 		return refuse("it has expired, or lives longer than 5 minutes")
 	case issued.After(now.Add(clientSkew)) || before.After(now.Add(clientSkew)):
 		return refuse("it comes from the future")
 	}
-	return client{key, 1, &usedOnce{mark: newMark(expires.Add(time.Minute), "client "+id, "jti", jti), key: id, at: now}}, nil
+	return client{key, 1, &usedOnce{mark: newMark(expires.Add(time.Minute), "client "+id, "jti", jti), key: id, at: now, again: errProofUsed}}, nil
 }
 
 // peekSubject reads "sub" off an assertion of which nothing is proven yet, only
@@ -206,7 +206,7 @@ func (s *Server) spend(ctx context.Context, c *client) error {
 		}
 	}
 	if errors.Is(err, errUsed) {
-		return errReplay
+		return errClientReplay
 	}
 	return err
 }

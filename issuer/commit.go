@@ -24,6 +24,7 @@ type usedOnce struct {
 	at      time.Time
 	request []byte // Digest of what was asked for.
 	sealed  []byte // The answer, for an honest retry. Nil: there is none.
+	again   error  // What it means that it was there already. Matches errUsed.
 }
 
 // newMark names an assertion: by its issuer and what is its own, behind the time
@@ -50,6 +51,8 @@ type use struct {
 var (
 	errUsed     = errors.New("an assertion was used before")
 	errStaleKey = errors.New("the machine key has changed since it was read")
+
+	errProofUsed = fmt.Errorf("%w: the client's own", errUsed)
 )
 
 const (
@@ -157,7 +160,7 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 		}
 		for _, m := range u.marks {
 			if owner[m.mark] != nil {
-				u.err = errUsed
+				u.err = errors.Join(u.err, m.again)
 				continue
 			}
 			owner[m.mark] = u
@@ -172,9 +175,9 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 			return err
 		}
 	}
-	for name, u := range owner {
-		if !kept[name] {
-			u.err = errUsed
+	for _, m := range marks {
+		if u := owner[m.mark]; !kept[m.mark] {
+			u.err = errors.Join(u.err, m.again)
 		}
 	}
 	return nil

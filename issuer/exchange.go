@@ -115,12 +115,12 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 		}
 	}
 	err := x.uses.commit(x.client.key, marks...)
-	if errors.Is(err, errUsed) && mark != nil && x.client.proof == nil {
+	if errors.Is(err, errUsed) && mark != nil && !errors.Is(err, errProofUsed) {
 		m, err = x.retry(ctx, mark)
 	}
 	if errors.Is(err, errUsed) {
 		x.Log.Warn("an assertion was presented again", "alarm", "replay", "key", x.client.key.ID, "identity", x.rec.Identity)
-		err = errReplay
+		err = replayOf(err)
 	}
 	if err != nil {
 		return tokenAnswer{}, err
@@ -128,6 +128,14 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 	x.Keys.Used(x.client.key.ID, x.client.number, x.req.From, x.now)
 	m.note(x.rec)
 	return m.answer(x.now), nil
+}
+
+// replayOf says which of the assertions was used before.
+func replayOf(err error) error {
+	if errors.Is(err, errProofUsed) {
+		return errClientReplay
+	}
+	return errReplay
 }
 
 // mark is the mark of an identity token as used for m.
@@ -149,7 +157,7 @@ func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
 	return &usedOnce{
 		mark: newMark(who.Expires.Add(time.Minute), who.Issuer, own...), key: x.client.key.ID, at: x.now,
 		request: digest(x.req.Grant, x.req.Scope.String(), fmt.Sprint(x.req.HasScope), x.req.Audience),
-		sealed:  sealed,
+		sealed:  sealed, again: errUsed,
 	}, nil
 }
 

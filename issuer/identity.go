@@ -245,13 +245,9 @@ func (p *Provider) checkTimes(c idClaims, now time.Time) error {
 // made for several must say by azp that one of ours asked for it; an azp that
 // names somebody else is never fine, unless the configuration knows them.
 func (p *Provider) checkAudience(c idClaims, accepted []string) error {
-	audiences, err := c.texts("aud")
+	audiences, err := c.oneOrMore("aud")
 	if err != nil {
-		var one string
-		if one, err = c.text("aud"); err != nil {
-			return err
-		}
-		audiences = []string{one}
+		return err
 	}
 	ours := func(a string) bool { return slices.Contains(accepted, a) }
 	azp, err := c.optionalText("azp")

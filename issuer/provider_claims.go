@@ -92,6 +92,16 @@ func (c idClaims) texts(name string) ([]string, error) {
 	})
 }
 
+// oneOrMore reads a claim that is one text or a list of texts (RFC 7519, section
+// 4.1.3).
+func (c idClaims) oneOrMore(name string) ([]string, error) {
+	if list, err := c.texts(name); err == nil {
+		return list, nil
+	}
+	one, err := c.text(name)
+	return []string{one}, err
+}
+
 func (c idClaims) optionalText(name string) (string, error)    { return optional(c.text(name)) }
 func (c idClaims) optionalTime(name string) (time.Time, error) { return optional(c.time(name)) }
 func (c idClaims) optionalTexts(name string) ([]string, error) { return optional(c.texts(name)) }
