@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hourpass/hourpass/internal/alert"
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
@@ -37,18 +38,20 @@ func revokeIn(ctx context.Context, tx *sql.Tx, what revocation.What, value, reas
 // lastExpiry is by when a token that is issued at now has expired.
 func lastExpiry(now time.Time) time.Time { return now.Add(token.MaxLifetime + time.Minute) }
 
-// revokeNow revokes in a transaction of its own, and has the feed show it.
-func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time) error {
+// revokeNow revokes in a transaction of its own, and has the feed show it. The
+// events are told exactly if it is done.
+func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time, events ...alert.Event) error {
 	tx, err := s.DB.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("revoking: %w", err)
 	}
-	if err := revokeIn(ctx, tx, what, value, reason, until, now); err != nil {
+	if err := errors.Join(revokeIn(ctx, tx, what, value, reason, until, now), s.tell(ctx, tx, events)); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("revoking: %w", err)
 	}
+	s.Alert.Wake()
 	return s.feed.refresh(ctx, now)
 }
 
