@@ -3,7 +3,6 @@ package issuer
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -19,6 +18,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/revocation"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
 )
@@ -103,22 +103,21 @@ func (s *Server) logOut(w http.ResponseWriter, r *http.Request) error {
 // revokeIdentity ends all sessions of an identity and revokes its tokens. The
 // events are told exactly if it is done.
 func (s *Server) revokeIdentity(ctx context.Context, identity, reason string, now time.Time, events ...alert.Event) error {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity)); err != nil {
+			return fmt.Errorf("revoking an identity: %w", err)
+		}
+		if err := revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now); err != nil {
+			return err
+		}
+		return s.tell(ctx, tx, events)
+	})
 	if err != nil {
-		return fmt.Errorf("revoking an identity: %w", err)
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity))
-	if err == nil {
-		err = errors.Join(revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now), s.tell(ctx, tx, events))
-	}
-	if err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("revoking an identity: %w", err)
+		return err
 	}
 	s.Alert.Wake()
-	return s.feed.refresh(ctx, now)
+	s.showRevoked(ctx, now)
+	return nil
 }
 
 // revokeAny is POST /v1/revocations, for admins: {"what": "identity", "value":

@@ -172,19 +172,43 @@ func peekSubject(raw string) (string, bool) {
 	return sub, err == nil
 }
 
-// refreshed reads the client's key anew and tells whether it had changed. The
-// secret must open what is there now.
-func (s *Server) refreshed(ctx context.Context, c *client) bool {
+// reread reads the client's key anew and tells whether it had changed. Errors
+// match policy.ErrUnknownKey where the secret no longer opens what is there now.
+func (s *Server) reread(ctx context.Context, c *client) (changed bool, err error) {
 	s.Keys.Forget(c.key.ID)
 	key, err := s.Keys.Get(ctx, c.key.ID)
-	if err != nil || key.Version == c.key.Version {
-		return false
+	switch {
+	case errors.Is(err, policy.ErrNoSuchKey):
+		return true, policy.ErrUnknownKey
+	case err != nil:
+		return false, err
+	case key.Version == c.key.Version:
+		return false, nil
 	}
 	for _, secret := range key.Secrets {
-		if secret.Number == c.number && (secret.EndsAt.IsZero() || s.Now().Before(secret.EndsAt)) {
+		if secret.Number == c.number && (secret.EndsAt.IsZero() || s.Now().Before(secret.EndsAt)) && key.JWKS == c.key.JWKS {
 			c.key = key
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return true, policy.ErrUnknownKey
+}
+
+// spend has the client's own assertion, if it came with one, never count again,
+// and asks whether its key is still as it was read.
+func (s *Server) spend(ctx context.Context, c *client) error {
+	var marks []*usedOnce
+	if c.proof != nil {
+		marks = append(marks, c.proof)
+	}
+	err := s.uses.commit(c.key, marks...)
+	if errors.Is(err, errStaleKey) {
+		if _, err = s.reread(ctx, c); err == nil {
+			err = s.uses.commit(c.key, marks...)
+		}
+	}
+	if errors.Is(err, errUsed) {
+		return errReplay
+	}
+	return err
 }

@@ -171,6 +171,9 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 
 func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
 
+const insertRows = `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
+	VALUES ROWS ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`
+
 // insertMarks inserts those that are not there yet, and notes their names.
 func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
 	const columns = 7
@@ -185,8 +188,7 @@ func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[st
 		rows.WriteByte(')')
 		args = append(args, m.issuer, m.fingerprint, m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
 	}
-	found, err := tx.QueryContext(ctx, `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
-		VALUES `+rows.String()+` ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`, args...)
+	found, err := tx.QueryContext(ctx, strings.Replace(insertRows, "ROWS", rows.String(), 1), args...)
 	if err != nil {
 		return err
 	}

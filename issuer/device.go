@@ -16,6 +16,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/issuer/internal/pages"
 )
 
@@ -53,7 +54,7 @@ type device struct {
 func (s *Server) askDevice(w http.ResponseWriter, r *http.Request) error {
 	now := s.Now()
 	addr := s.clientAddr(r)
-	if err := s.throttles.admit(addr, now); err != nil {
+	if err := s.throttles.start(addr, now); err != nil {
 		return err
 	}
 	f, err := readForm(r)
@@ -72,7 +73,7 @@ func (s *Server) askDevice(w http.ResponseWriter, r *http.Request) error {
 	}
 	deviceCode, userCode := randomToken("hpd_"), newUserCode()
 	mac := s.Sealer.MAC(macDevice, []byte(deviceCode))
-	d := device{Name: nameOfDevice(r.UserAgent()), Address: addr.String(), AskedAt: now, UserCode: userCode}
+	d := device{Name: nameOfDevice(r.UserAgent()), Address: ipText(addr), AskedAt: now, UserCode: userCode}
 	sealed, err := s.sealDevice(mac, d)
 	if err != nil {
 		return err
@@ -191,16 +192,17 @@ func (s *Server) enterCode(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "provider"}); err != nil {
 		return err
 	}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
 	mac, _, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
 	if errors.Is(err, errUserCode) {
-		if err := s.throttles.failed(err, addr, "", now); err != nil {
-			return err
-		}
 		return pages.Write(w, http.StatusBadRequest, pages.Enter{Providers: s.loginProviders(), Problem: reply.Sentence(err)})
 	}
 	if err != nil {
 		return err
 	}
+	s.throttles.guessed(addr)
 	provider, err := s.loginProvider(f["provider"])
 	if err != nil {
 		return err
@@ -243,7 +245,9 @@ func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p 
 
 // confirmDevice is POST /device/confirm: the person's answer.
 func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
-	if err := s.sameOrigin(r); err != nil {
+	now := s.Now()
+	addr := s.clientAddr(r)
+	if err := errors.Join(s.sameOrigin(r), s.throttles.admit(addr, now)); err != nil {
 		return err
 	}
 	f, err := readForm(r)
@@ -253,9 +257,14 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 	if err := f.only([]string{"user_code", "ticket", "answer"}); err != nil {
 		return err
 	}
-	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: s.clientAddr(r).String()}
+	if err := s.throttles.guess(addr, now); err != nil {
+		return err
+	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "device", ClientIP: ipText(addr)}
 	done, err := s.decideDevice(r, f, &rec, now)
+	if err == nil {
+		s.throttles.guessed(addr)
+	}
 	if err := s.keep(r, &rec, err); err != nil {
 		return err
 	}
@@ -264,12 +273,15 @@ func (s *Server) confirmDevice(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now time.Time) (pages.Done, error) {
 	mac, d, err := s.pendingDevice(r.Context(), s.userMAC(f["user_code"]), now)
+	if errors.Is(err, errUserCode) {
+		return pages.Done{}, errConfirm // As below: nobody learns here which codes there are.
+	}
 	if err != nil {
 		return pages.Done{}, err
 	}
 	browser, ok := s.browserCookie(r)
 	if !ok || d.Browser == nil || !hmac.Equal(s.Sealer.MAC(macState, []byte(browser)), d.Browser) || !hmac.Equal(s.Sealer.MAC(macState, []byte(f["ticket"])), d.Ticket) {
-		return pages.Done{}, badRequest("This login was started in another browser.")
+		return pages.Done{}, errConfirm
 	}
 	rec.Identity = d.Session.Identity.String()
 	if f["answer"] != "approve" {
@@ -285,24 +297,20 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 	if err != nil {
 		return pages.Done{}, err
 	}
-	tx, err := s.DB.BeginTx(r.Context(), nil)
+	err = store.Tx(r.Context(), s.DB, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(r.Context(), `UPDATE device_logins SET state = 'approved', session_id = $1 WHERE device_mac = $2 AND state = 'pending'`, id, mac)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(errConfirm, err) // Another request took it first.
+		}
+		_, err = tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
+			code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,
+			s.identityMAC(d.Session.Identity.String()), sealed, now.Add(s.Session).Unix())
+		return err
+	})
 	if err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // After the commit it does nothing.
-	res, err := tx.ExecContext(r.Context(), `UPDATE device_logins SET state = 'approved', session_id = $1 WHERE device_mac = $2 AND state = 'pending'`, id, mac)
-	if err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return pages.Done{}, errUserCode // Another request took it first.
-	}
-	if _, err := tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
-		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,
-		s.identityMAC(d.Session.Identity.String()), sealed, now.Add(s.Session).Unix()); err != nil {
-		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
-	}
-	if err := tx.Commit(); err != nil {
 		return pages.Done{}, fmt.Errorf("keeping a login: %w", err)
 	}
 	return pages.Done{Title: "Logged in", Text: "The device is logged in as you. You can close this page."}, nil

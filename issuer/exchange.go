@@ -76,7 +76,7 @@ func (x exchange) clientCredentials(ctx context.Context) (any, error) {
 	if x.req.Client.Identity != "" {
 		return x.byAssertion(ctx, x.req.Client.Identity)
 	}
-	m, err := x.mint(nil, false)
+	m, err := x.mint(ctx, nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (x exchange) byAssertion(ctx context.Context, raw string) (tokenAnswer, err
 		return tokenAnswer{}, err
 	}
 	x.rec.Identity = who.String()
-	m, err := x.mint(&who.Identity, provider.CapExpiry)
+	m, err := x.mint(ctx, &who.Identity, provider.CapExpiry)
 	if err != nil {
 		return tokenAnswer{}, err
 	}

@@ -269,15 +269,19 @@ func (s *Server) forget(ctx context.Context) error {
 	tick := time.NewTicker(ForgetEvery)
 	defer tick.Stop()
 	for {
-		now := s.Now().Unix()
-		for _, query := range []string{
-			`DELETE FROM device_logins WHERE expires_at < $1`,
-			`DELETE FROM revocations WHERE until < $1`,
-			`DELETE FROM logins WHERE expires_at < $1`,
-			`DELETE FROM sessions WHERE ends_at < $1`,
-			`DELETE FROM used_assertions WHERE forget_at < $1`,
+		now := s.Now()
+		for _, f := range []struct {
+			query string
+			after time.Duration // How much later than what the rows say.
+		}{
+			{`DELETE FROM device_logins WHERE expires_at < $1`, deviceLife}, // A device that asks too late is told so for a while.
+			{`DELETE FROM verifiers WHERE seen_at < $1`, forgetVerifier},
+			{`DELETE FROM revocations WHERE until < $1`, 0},
+			{`DELETE FROM logins WHERE expires_at < $1`, 0},
+			{`DELETE FROM sessions WHERE ends_at < $1`, 0},
+			{`DELETE FROM used_assertions WHERE forget_at < $1`, 0},
 		} {
-			if _, err := s.DB.ExecContext(ctx, query, now); err != nil && ctx.Err() == nil {
+			if _, err := s.DB.ExecContext(ctx, f.query, now.Add(-f.after).Unix()); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())
 			}
 		}

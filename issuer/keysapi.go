@@ -408,7 +408,8 @@ func (s *Server) endKey(w http.ResponseWriter, r *http.Request, p person, k poli
 	if err != nil {
 		return nil, err
 	}
-	return shown(w, k, now), s.feed.refresh(r.Context(), now)
+	s.showRevoked(r.Context(), now)
+	return shown(w, k, now), nil
 }
 
 // enableKey is POST /v1/keys/{id}/enable: admins, and owners what they disabled

@@ -45,9 +45,7 @@ func (s *Server) leaked(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if addr.IsValid() {
-		l.from = addr.String()
-	}
+	l.from = ipText(addr)
 	// Who hangs up has reported it all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), leakTimeout)
 	defer cancel()
@@ -153,7 +151,5 @@ func (s *Server) afterLeak(ctx context.Context, rec audit.Record, now time.Time)
 	if err := s.Audit.Append(ctx, rec); err != nil {
 		s.Log.Error("recording a leaked key", "alarm", "audit", "key", rec.Key, "decision", rec.Decision, "err", err.Error())
 	}
-	if err := s.feed.refresh(ctx, now); err != nil {
-		s.Log.Error("publishing revocations", "err", err.Error()) // It is tried again all the time.
-	}
+	s.showRevoked(ctx, now)
 }

@@ -81,6 +81,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 
 // startLogin remembers the login and sends the browser to the provider.
 func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Provider, l login) error {
+	if err := s.throttles.start(s.clientAddr(r), s.Now()); err != nil {
+		return err
+	}
 	browser, err := s.browser(w, r)
 	if err != nil {
 		return err
@@ -111,7 +114,10 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Pr
 func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
 	now := s.Now()
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: s.clientAddr(r).String()}
+	if err := s.throttles.admit(s.clientAddr(r), now); err != nil {
+		return err // Each leaves a record.
+	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: "login", ClientIP: ipText(s.clientAddr(r))}
 	l, p, err := s.finishLogin(r, &rec, now)
 	to := ""
 	if err == nil && l.Device == nil {

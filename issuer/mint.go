@@ -23,7 +23,13 @@ type minted struct {
 // mint decides what key and identity together get of what is asked for, and
 // signs it. who is nil where there is no identity. Nothing is kept and nothing
 // let out yet.
-func (x exchange) mint(who *policy.Identity, capByIDP bool) (minted, error) {
+func (x exchange) mint(ctx context.Context, who *policy.Identity, capByIDP bool) (minted, error) {
+	if err := x.ownerPresent(ctx, who); err != nil {
+		return minted{}, err
+	}
+	if who == nil {
+		x.rec.Detail = "The key needs no identity."
+	}
 	d, err := policy.Decide(x.Grants, x.client.key, who, x.request(capByIDP), x.now)
 	if err != nil {
 		return minted{}, err
@@ -65,6 +71,8 @@ func (x exchange) narrow(ctx context.Context, raw string) (tokenAnswer, error) {
 	if err != nil {
 		return tokenAnswer{}, err
 	}
+	// The token stays the first key's; the one that asked is the actor.
+	x.rec.Key, x.rec.Actor = parent.ClientID, x.client.key.ID
 	return x.use(ctx, m, nil)
 }
 

@@ -33,6 +33,7 @@ var (
 	errDenied        = errors.New("the login was refused")
 	errDevice        = errors.New("the device code is unknown or was used")
 	errUserCode      = errors.New("this code is not known here, was used already or took too long: look at the device again")
+	errConfirm       = errors.New("this page has nothing to confirm here any more, or was opened in another browser: look at the device again")
 	errDeviceExpired = errors.New("the device code has expired: start again")
 )
 
@@ -79,6 +80,7 @@ var refusals = []struct {
 	{errDevice, http.StatusBadRequest, "invalid_grant", "code"},
 	{errDeviceExpired, http.StatusBadRequest, "expired_token", "expired"},
 	{errUserCode, http.StatusBadRequest, "invalid_request", "code"},
+	{errConfirm, http.StatusBadRequest, "invalid_request", "code"},
 	{policy.ErrNoSuchKey, http.StatusNotFound, "not_found", "key_unknown"},
 	{ErrNoSigningKey, http.StatusNotFound, "not_found", "kid_unknown"},
 	{policy.ErrKeyChanged, http.StatusPreconditionFailed, "precondition_failed", "key_changed"},

@@ -15,6 +15,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/revocation"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/token"
 )
 
@@ -41,18 +42,26 @@ func lastExpiry(now time.Time) time.Time { return now.Add(token.MaxLifetime + ti
 // revokeNow revokes in a transaction of its own, and has the feed show it. The
 // events are told exactly if it is done.
 func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time, events ...alert.Event) error {
-	tx, err := s.DB.BeginTx(ctx, nil)
+	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
+		if err := revokeIn(ctx, tx, what, value, reason, until, now); err != nil {
+			return err
+		}
+		return s.tell(ctx, tx, events)
+	})
 	if err != nil {
-		return fmt.Errorf("revoking: %w", err)
-	}
-	if err := errors.Join(revokeIn(ctx, tx, what, value, reason, until, now), s.tell(ctx, tx, events)); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("revoking: %w", err)
+		return err
 	}
 	s.Alert.Wake()
-	return s.feed.refresh(ctx, now)
+	s.showRevoked(ctx, now)
+	return nil
+}
+
+// showRevoked publishes what was just revoked. If that fails it is revoked
+// nevertheless, and published with the next try.
+func (s *Server) showRevoked(ctx context.Context, now time.Time) {
+	if err := s.feed.refresh(context.WithoutCancel(ctx), now); err != nil {
+		s.Log.Error("publishing revocations", "err", err.Error())
+	}
 }
 
 // ourToken reads a token that this issuer signed and that is good at now, and
@@ -140,12 +149,8 @@ func (s *Server) revokeOwn(ctx context.Context, c client, raw string, rec *audit
 	if strings.HasPrefix(raw, "hpk_") {
 		return &reply.Refusal{Status: http.StatusBadRequest, Code: "unsupported_token_type", Detail: "A machine key is revoked by its owner, at /v1/keys."}
 	}
-	if c.proof != nil {
-		if err := s.uses.commit(c.key, c.proof); errors.Is(err, errUsed) {
-			return errReplay
-		} else if err != nil {
-			return err
-		}
+	if err := s.spend(ctx, &c); err != nil {
+		return err
 	}
 	claims, _, err := s.ourToken(raw, now)
 	if err != nil {
@@ -225,24 +230,10 @@ func (s *Server) verifierKey(r *http.Request, f form, now time.Time) (policy.Key
 	if err != nil {
 		return policy.Key{}, err
 	}
-	var marks []*usedOnce
-	if c.proof != nil {
-		marks = append(marks, c.proof)
-	}
-	// Asks whether the key is still as it was read, too.
-	err = s.uses.commit(c.key, marks...)
-	if errors.Is(err, errStaleKey) {
-		if !s.refreshed(r.Context(), &c) {
-			return policy.Key{}, policy.ErrUnknownKey
-		}
-		err = nil
-	}
-	switch {
-	case errors.Is(err, errUsed):
-		return policy.Key{}, errReplay
-	case err != nil:
+	if err := s.spend(r.Context(), &c); err != nil {
 		return policy.Key{}, err
-	case len(c.key.VerifierFor) == 0:
+	}
+	if len(c.key.VerifierFor) == 0 {
 		return policy.Key{}, errRole
 	}
 	return c.key, c.key.Usable(s.RotationGrace, now)

@@ -125,6 +125,7 @@ func (s *Server) page(h func(http.ResponseWriter, *http.Request) error) http.Han
 		if ref.Decision != "" {
 			text += " (" + ref.Decision + ")"
 		}
+		reply.RetryAfter(w, ref)
 		if err := pages.Write(w, ref.Status, pages.Done{Title: "That did not work", Text: text}); err != nil {
 			s.Log.Error("showing a page", "err", err.Error())
 		}

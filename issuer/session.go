@@ -176,7 +176,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if v, err = x.askAgain(ctx, id, v, x.now); err != nil {
 		return nil, err
 	}
-	m, err := x.mint(&v.Identity, false)
+	m, err := x.mint(ctx, &v.Identity, false)
 	if err != nil {
 		return nil, err
 	}
@@ -326,17 +326,21 @@ func (s *Server) vouched(ctx context.Context, who policy.Identity, now time.Time
 }
 
 // ownerPresent wants the key's owner to have been vouched for lately, where the
-// configuration says so: keys end with their owner's account.
-func (s *Server) ownerPresent(ctx context.Context, key policy.Key, now time.Time) error {
-	if s.OwnerAbsence == 0 {
+// configuration says so: keys end with their owner's account. An owner who asks
+// in person is vouched for by that.
+func (x exchange) ownerPresent(ctx context.Context, who *policy.Identity) error {
+	if x.OwnerAbsence == 0 {
 		return nil
 	}
+	if who != nil && who.String() == x.client.key.Owner {
+		return x.vouched(ctx, *who, x.now)
+	}
 	var vouched int64
-	err := s.DB.QueryRowContext(ctx, `SELECT vouched_at FROM people WHERE identity = $1`, key.Owner).Scan(&vouched)
+	err := x.DB.QueryRowContext(ctx, `SELECT vouched_at FROM people WHERE identity = $1`, x.client.key.Owner).Scan(&vouched)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return fmt.Errorf("reading an owner's last login: %w", err)
 	}
-	if now.Sub(time.Unix(vouched, 0)) > s.OwnerAbsence {
+	if x.now.Sub(time.Unix(vouched, 0)) > x.OwnerAbsence {
 		return errOwnerGone
 	}
 	return nil

@@ -40,14 +40,15 @@ func (r *Rates) defaults() {
 // holds it, or fails: a stranger's failures slow down strangers, while who holds
 // the secret is not asked how many others have tried.
 type throttles struct {
-	addresses, mints, addressFailures, keyFailures *throttle.Limiter
+	addresses, starts, mints, addressFailures, keyFailures, guesses *throttle.Limiter
 }
 
 func newThrottles(r Rates) throttles {
 	perMinute := func(n int) *throttle.Limiter { return throttle.New(time.Minute/time.Duration(n), n) }
 	return throttles{
 		addresses: throttle.New(time.Second/time.Duration(r.PerAddress), 10*r.PerAddress),
-		mints:     perMinute(r.PerKey), addressFailures: perMinute(r.Failures), keyFailures: perMinute(r.Failures),
+		starts:    throttle.New(startEvery, startBurst),
+		mints:     perMinute(r.PerKey), addressFailures: perMinute(r.Failures), keyFailures: perMinute(r.Failures), guesses: perMinute(r.Failures),
 	}
 }
 
@@ -56,11 +57,26 @@ func (t throttles) admit(addr netip.Addr, now time.Time) error {
 	return tooFast(t.addresses.Take(nameOf(addr), now))
 }
 
+// How many logins an address may start: an office does so behind one address,
+// and each is a row for ten minutes.
+const (
+	startEvery = 200 * time.Millisecond
+	startBurst = 300
+)
+
+// start counts the start of a login, which leaves a row behind.
+func (t throttles) start(addr netip.Addr, now time.Time) error {
+	if err := t.admit(addr, now); err != nil {
+		return err
+	}
+	return tooFast(t.starts.Take(nameOf(addr), now))
+}
+
 // mint counts a request of a key that has authenticated itself.
 func (t throttles) mint(key string, now time.Time) error { return tooFast(t.mints.Take(key, now)) }
 
 // failures are the reasons that guessing would bring about.
-var failures = []error{policy.ErrUnknownKey, errNoKey, errIdentity, policy.ErrBinding, errCode, errRefresh, errReplay, errSession, errSubjectToken, errDevice, errUserCode}
+var failures = []error{policy.ErrUnknownKey, errNoKey, errIdentity, policy.ErrBinding, errCode, errRefresh, errReplay, errSession, errSubjectToken, errDevice}
 
 // failed counts a failure of an address and, where it is known, of the key that
 // was named. Beyond the budget it returns what to answer instead; that is not
@@ -79,6 +95,15 @@ func (t throttles) failed(err error, addr netip.Addr, key string, now time.Time)
 	}
 	return tooFast(wait)
 }
+
+// guess counts what may be a guess at a code that is short enough to be guessed:
+// beyond the budget, a right one is refused too (RFC 8628, section 5.1).
+func (t throttles) guess(addr netip.Addr, now time.Time) error {
+	return tooFast(t.guesses.Take(nameOf(addr), now))
+}
+
+// guessed uncounts a guess that was none: the code was right.
+func (t throttles) guessed(addr netip.Addr) { t.guesses.Undo(nameOf(addr)) }
 
 // nameOf is whom to count: an IPv6 customer has a whole /64 to come from.
 func nameOf(addr netip.Addr) string {

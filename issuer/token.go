@@ -19,7 +19,7 @@ import (
 
 // The grants of POST /token.
 const (
-	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange" // RFC 8693
+	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange" //nolint:gosec // A grant's name: RFC 8693.
 	grantBearer   = "urn:ietf:params:oauth:grant-type:jwt-bearer"     // RFC 7523, section 2.1
 	grantClient   = "client_credentials"                              // RFC 6749, section 4.4
 	grantRefresh  = "refresh_token"                                   // RFC 6749, section 6
@@ -75,10 +75,7 @@ func (s *Server) decided(w http.ResponseWriter, r *http.Request, event string, s
 	if err := s.throttles.admit(addr, now); err != nil {
 		return err
 	}
-	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: event}
-	if addr.IsValid() {
-		rec.ClientIP = addr.String()
-	}
+	rec := audit.Record{Time: now, Decision: audit.NewID(), Event: event, ClientIP: ipText(addr)}
 	answer, err := do(&rec)
 	if err != nil {
 		if err := s.throttles.failed(err, addr, namedKey(r), now); err != nil {
@@ -121,11 +118,19 @@ func (s *Server) answerToken(r *http.Request, rec *audit.Record, now time.Time) 
 		return nil, err
 	}
 	answer, err := s.exchange(r.Context(), req, c, rec, now)
-	if err == nil || !s.refreshed(r.Context(), &c) {
-		return answer, err
+	if err == nil {
+		return answer, nil
 	}
-	// The key was as of a moment ago, and has changed since: what was refused may
-	// be allowed now, or the other way round.
+	// The key was as of a moment ago, and may have changed since: what was refused
+	// may be allowed now, or the other way round.
+	changed, gone := s.reread(r.Context(), &c)
+	switch {
+	case gone != nil:
+		rec.Key, rec.Team = "", ""
+		return nil, gone
+	case !changed:
+		return nil, err
+	}
 	return s.exchange(r.Context(), req, c, rec, now)
 }
 
@@ -135,9 +140,6 @@ func (s *Server) exchange(ctx context.Context, req *tokenRequest, c client, rec 
 	s.uses.coming.Add(1)
 	defer s.uses.coming.Add(-1)
 	if err := c.key.Usable(s.RotationGrace, now); err != nil {
-		return nil, err
-	}
-	if err := s.ownerPresent(ctx, c.key, now); err != nil {
 		return nil, err
 	}
 	if err := s.throttles.mint(c.key.ID, now); err != nil {
@@ -253,6 +255,14 @@ func badRequest(detail string) error {
 
 // clientAddr is where the request comes from, as far as that can be believed.
 func (s *Server) clientAddr(r *http.Request) netip.Addr { return clientip.From(r, s.TrustedProxies) }
+
+// ipText is the address as text, empty where there is none to believe.
+func ipText(addr netip.Addr) string {
+	if !addr.IsValid() {
+		return ""
+	}
+	return addr.String()
+}
 
 // bearer returns the one Bearer credential of a request (RFC 6750, section 2.1).
 func bearer(r *http.Request) (string, bool) {

@@ -222,16 +222,23 @@ func (r *Remote) refresh(ctx context.Context) error {
 // An unknown kid asks for an early refresh, because the issuer may have a new
 // key. A bad signature does not: the key is known, and anybody can send one.
 func (r *Remote) Verify(compact string, now time.Time) (payload []byte, err error) {
+	payload, _, err = r.VerifyAs(r.c.Profile, compact, now)
+	return payload, err
+}
+
+// VerifyAs is [Remote.Verify] under another profile, as for another kind of
+// document by the same issuer, and returns the kid of the key too.
+func (r *Remote) VerifyAs(p Profile, compact string, now time.Time) (payload []byte, kid string, err error) {
 	h := r.held.Load()
 	if err := r.stale(h, now); err != nil {
 		r.ask()
-		return nil, err
+		return nil, "", err
 	}
-	payload, err = h.set.Verify(r.c.Profile, compact)
+	payload, kid, err = h.set.VerifyKeyID(p, compact)
 	if errors.Is(err, token.ErrUnknownKey) {
 		r.ask()
 	}
-	return payload, err
+	return payload, kid, err
 }
 
 // ask asks Run for an early refresh. It never blocks.

@@ -16,6 +16,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +142,8 @@ func (s *Store) Stale(ctx context.Context, tx *sql.Tx, keys []policy.Key) ([]str
 	for i, k := range keys {
 		ids[i] = k.ID
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT id, version FROM machine_keys WHERE id IN (`+placeholders(1, len(ids))+`)`, ids...)
+	query := strings.Replace(`SELECT id, version FROM machine_keys WHERE id IN (IDS)`, "IDS", placeholders(1, len(ids)), 1)
+	rows, err := tx.QueryContext(ctx, query, ids...)
 	if err != nil {
 		return nil, fmt.Errorf("reading keys' versions: %w", err)
 	}

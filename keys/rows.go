@@ -106,6 +106,13 @@ func (r *record) hold(row secretRow) {
 	r.Secrets, r.macs = append(r.Secrets, secret), append(r.macs, row.mac)
 }
 
+const upsert = `INSERT INTO machine_keys (` + columns + `) VALUES ()
+		ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, team = excluded.team, description = excluded.description,
+		grants = excluded.grants, bindings = excluded.bindings, identity = excluded.identity, ip_ranges = excluded.ip_ranges,
+		limits = excluded.limits, params = excluded.params, verifier_for = excluded.verifier_for, jwks = excluded.jwks,
+		state = excluded.state, state_reason = excluded.state_reason, state_by = excluded.state_by, expires_at = excluded.expires_at,
+		rotate_after = excluded.rotate_after, version = excluded.version, mac = excluded.mac`
+
 // write inserts the row, or updates it where it is there.
 func (s *Store) write(ctx context.Context, tx *sql.Tx, r record) error {
 	values, err := r.values()
@@ -116,12 +123,7 @@ func (s *Store) write(ctx context.Context, tx *sql.Tx, r record) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO machine_keys (`+columns+`) VALUES (`+placeholders(1, len(values)+1)+`)
-		ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, team = excluded.team, description = excluded.description,
-		grants = excluded.grants, bindings = excluded.bindings, identity = excluded.identity, ip_ranges = excluded.ip_ranges,
-		limits = excluded.limits, params = excluded.params, verifier_for = excluded.verifier_for, jwks = excluded.jwks,
-		state = excluded.state, state_reason = excluded.state_reason, state_by = excluded.state_by, expires_at = excluded.expires_at,
-		rotate_after = excluded.rotate_after, version = excluded.version, mac = excluded.mac`, append(values, mac)...)
+	_, err = tx.ExecContext(ctx, strings.Replace(upsert, "VALUES ()", "VALUES ("+placeholders(1, len(values)+1)+")", 1), append(values, mac)...)
 	if err != nil {
 		return err
 	}

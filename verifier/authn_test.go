@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func TestGoodCall(t *testing.T) {
 			want.Key, want.Identity, want.Team, want.Grant, want.Token = "key0123456789abc", "corp:ada", "support", "faq", "jti-1"
 			want.Route, want.Action, want.Model = "POST /v1/chat/completions", "chat", "small"
 			want.Upstream, want.UpstreamStatus, want.Status, want.Bytes, want.ClientIP = "toy", 200, 200, int64(len(got.body)), "127.0.0.1"
-			if rec != want || !rec.Time.Equal(h.clock.now()) {
+			if !reflect.DeepEqual(rec, want) || !rec.Time.Equal(h.clock.now()) {
 				t.Errorf("record\n%+v, want\n%+v", rec, want)
 			}
 		})
@@ -354,7 +355,9 @@ func TestLimitsNotEnforced(t *testing.T) {
 	h := newHouse(t)
 	for _, edit := range []func(*token.Claims){
 		func(c *token.Claims) { c.Limits = token.Limits{"tokens/day": 1000} },
-		func(c *token.Claims) { c.Params = token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}} },
+		func(c *token.Claims) {
+			c.Params = token.Params{Bounds: map[string]token.Range{"max_tokens": {Max: 10}}}
+		},
 	} {
 		w := record(h.v.Handler(), newRequest("POST", "/v1/chat/completions", `{"model":"small"}`, h.keys.token(edit)))
 		if w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"limits_not_enforced"`) {

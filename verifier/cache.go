@@ -17,6 +17,7 @@ type seen struct {
 
 type verified struct {
 	claims      *token.Claims // Shared by calls, never changed.
+	kid         string
 	from, until time.Time
 }
 
@@ -34,9 +35,12 @@ func (v *Verifier) authenticate(raw string, now time.Time) (*token.Claims, error
 	key := seen{sha256.Sum256([]byte(raw)), generation}
 	// A clock set back must not lengthen an entry's life.
 	if e, ok := v.seen.Get(key); ok && now.Before(e.until) && !now.Before(e.from) {
-		return e.claims, v.expect.CheckTime(e.claims, now)
+		if err := v.expect.CheckTime(e.claims, now); err != nil {
+			return nil, err
+		}
+		return e.claims, v.checkRevoked(e.claims, e.kid, now)
 	}
-	payload, err := v.c.Keys.Verify(raw, now)
+	payload, kid, err := v.c.Keys.Verify(raw, now)
 	if err != nil {
 		return nil, err
 	}
@@ -47,6 +51,18 @@ func (v *Verifier) authenticate(raw string, now time.Time) (*token.Claims, error
 	if err := v.expect.Check(&claims, now); err != nil {
 		return nil, err
 	}
-	v.seen.Add(key, verified{&claims, now, now.Add(v.c.CacheTTL)})
-	return &claims, nil
+	v.seen.Add(key, verified{&claims, kid, now, now.Add(v.c.CacheTTL)})
+	return &claims, v.checkRevoked(&claims, kid, now)
+}
+
+// checkRevoked is asked at each call, for cached tokens too.
+func (v *Verifier) checkRevoked(c *token.Claims, kid string, now time.Time) error {
+	if v.c.Revocations == nil {
+		return nil
+	}
+	revoked, err := v.c.Revocations.Revoked(c, kid, now)
+	if err == nil && revoked {
+		err = token.ErrRevoked
+	}
+	return err
 }

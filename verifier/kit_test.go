@@ -70,7 +70,7 @@ func newHouse(t testing.TB, edits ...func(*verifier.Config)) *house {
 	t.Cleanup(up.Close)
 	h.upstream = up.URL
 	var err error
-	if h.audit, err = audit.Open(h.path, false); err != nil {
+	if h.audit, err = audit.Open(audit.Config{Path: h.path, Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	c := verifier.Config{
@@ -137,20 +137,9 @@ func (h *house) arrived() []arrival {
 // records returns the audit records so far.
 func (h *house) records() []audit.Record {
 	h.t.Helper()
-	b, err := os.ReadFile(h.path)
+	list, err := audit.Read(h.path)
 	if err != nil {
 		h.t.Fatal(err)
-	}
-	var list []audit.Record
-	for line := range bytes.Lines(b) {
-		if len(line) == 1 {
-			continue // After a write that failed.
-		}
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			h.t.Fatalf("audit line %q: %v", line, err)
-		}
-		list = append(list, r)
 	}
 	return list
 }

@@ -210,7 +210,7 @@ func TestPanics(t *testing.T) {
 
 // TestAuditBreaks: a full disk stops calls, and loses no record once it has room.
 func TestAuditBreaks(t *testing.T) {
-	full, err := audit.Open("/dev/full", false)
+	full, err := audit.Open(audit.Config{Path: "/dev/full", Now: time.Now})
 	if err != nil {
 		t.Logf("not tested: %v", err)
 		return
@@ -260,7 +260,7 @@ func TestAuditBreaks(t *testing.T) {
 // TestUnkeptRecordsAreBounded: refusals go on while the audit is broken, and so do
 // their records, but memory ends.
 func TestUnkeptRecordsAreBounded(t *testing.T) {
-	full, err := audit.Open("/dev/full", false)
+	full, err := audit.Open(audit.Config{Path: "/dev/full", Now: time.Now})
 	if err != nil {
 		t.Logf("not tested: %v", err)
 		return

@@ -82,6 +82,8 @@ var refusals = []refusal{
 	{token.ErrAudience, 401, invalidToken, "aud", invalidToken, "The token is for another audience."},
 	{token.ErrNotYet, 401, invalidToken, "not_yet", invalidToken, "The token is not valid yet."},
 	{token.ErrExpired, 401, "token_expired", "expired", invalidToken, "The token has expired. Get a fresh one."},
+	{token.ErrRevoked, 401, invalidToken, "revoked", invalidToken, "The token was revoked. Get a fresh one."},
+	{token.ErrRevocationsStale, 503, "revocations_stale", "revocations_stale", "", "Tokens cannot be judged at the moment."},
 	{token.ErrKeysStale, 503, "keys_stale", "keys_stale", "", "Tokens cannot be verified at the moment."},
 
 	{errClientIP, 403, "address_not_allowed", "ip", "", "The token may not be used from this address."},

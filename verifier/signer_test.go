@@ -53,7 +53,7 @@ func (k *keys) Generation(time.Time) (uint64, error) {
 	return k.generation.Load(), nil
 }
 
-func (k *keys) Verify(compact string, _ time.Time) ([]byte, error) {
+func (k *keys) Verify(compact string, _ time.Time) ([]byte, string, error) {
 	k.verified.Add(1)
 	if k.panics.Load() {
 		panic("a key set that panics")
@@ -62,24 +62,25 @@ func (k *keys) Verify(compact string, _ time.Time) ([]byte, error) {
 	header, err := base64.RawURLEncoding.DecodeString(part[0])
 	switch {
 	case err != nil || !json.Valid(header):
-		return nil, token.ErrMalformed
+		return nil, "", token.ErrMalformed
 	case !strings.Contains(string(header), `"ES256"`):
-		return nil, token.ErrAlgorithm
+		return nil, "", token.ErrAlgorithm
 	case !strings.Contains(string(header), `"at+jwt"`):
-		return nil, token.ErrType
+		return nil, "", token.ErrType
 	case !strings.Contains(string(header), `"k1"`):
-		return nil, token.ErrUnknownKey
+		return nil, "", token.ErrUnknownKey
 	}
 	signature, err := base64.RawURLEncoding.DecodeString(part[2])
 	if err != nil || len(signature) != 64 {
-		return nil, token.ErrSignature
+		return nil, "", token.ErrSignature
 	}
 	digest := sha256.Sum256([]byte(part[0] + "." + part[1]))
 	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
 	if !ecdsa.Verify(&k.private.PublicKey, digest[:], r, s) {
-		return nil, token.ErrSignature
+		return nil, "", token.ErrSignature
 	}
-	return base64.RawURLEncoding.DecodeString(part[1])
+	payload, err := base64.RawURLEncoding.DecodeString(part[1])
+	return payload, "k1", err
 }
 
 // goodClaims are those of a token that may chat with "small" and embed with

@@ -31,9 +31,9 @@ import (
 // KeySet is what the verifier needs of the issuer's public keys.
 type KeySet interface {
 	// Verify returns the payload of a compact token whose header and signature
-	// are good. Errors match the sentinels of internal/token;
+	// are good, and the kid of the key that signed it. Errors match the sentinels of internal/token;
 	// [token.ErrKeysStale] says that the keys are to blame, not the token.
-	Verify(compact string, now time.Time) (payload []byte, err error)
+	Verify(compact string, now time.Time) (payload []byte, kid string, err error)
 
 	// Generation changes whenever the accepted keys do. The error matches
 	// [token.ErrKeysStale].
@@ -55,6 +55,11 @@ type Config struct {
 	// Keys verifies signatures. It is asked for its generation at every call and
 	// for a verdict about each token that is not in the cache.
 	Keys KeySet
+
+	// Revocations tell which tokens are refused before they expire. They are
+	// asked at every call. Nil: each token lives out its hour, whatever happens to
+	// the key behind it.
+	Revocations *Revocations
 
 	// Upstreams are the model servers behind Handler. Middleware needs none.
 	Upstreams []Upstream

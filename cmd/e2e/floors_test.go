@@ -14,7 +14,7 @@ const module = "github.com/hourpass/hourpass/"
 var ground = map[string][]string{
 	"internal/strictjson": {},
 	"internal/reqtarget":  {},
-	"internal/audit":      {},
+	"internal/audit":      {"internal/strictjson"},
 	"internal/alert":      {},
 	"internal/seal":       {},
 	"internal/config":     {"yaml"},
@@ -42,11 +42,12 @@ var floors = map[string][]string{
 	"jwks":                     {"ground", "jwx", "jwks/internal/disk"},
 	"jwks/internal/disk":       {},
 	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
+	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
 	"verifier":                 {"ground", "mux", "golang-lru"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
-	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "sync"},
-	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "sync"},
+	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
+	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
 	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys/format", "oauth2", "cobra", "lockedfile"},
@@ -67,6 +68,7 @@ var libraries = map[string]string{
 	"github.com/pressly/goose/":                  "goose",
 	"github.com/chromedp/":                       "chromedp",
 	"github.com/gorilla/mux":                     "mux",
+	"github.com/miekg/pkcs11":                    "pkcs11",
 	"github.com/coreos/go-oidc/":                 "go-oidc",
 	"github.com/lestrrat-go/jwx/v2/":             "jwx",
 	"github.com/hashicorp/golang-lru/":           "golang-lru",
@@ -164,7 +166,7 @@ func links(t *testing.T, program string, never ...string) {
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()
-	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	out, err := exec.Command("go", append([]string{"list", "-tags", "pkcs11"}, args...)...).Output()
 	if err != nil {
 		t.Fatalf("go list %v: %v", args, err)
 	}

@@ -87,6 +87,10 @@ func (h *house) startPrograms(edits ...string) {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
+	h.store = filepath.Join(h.dir, "issuer.db")
+	if engine == "postgres" {
+		h.store = peers.Postgres(t) // Outlives the programs, which write to their end.
+	}
 	t.Cleanup(func() {
 		h.stop("verifier")
 		h.stop("issuer")
@@ -96,10 +100,6 @@ func newHouse(t *testing.T) *house {
 	})
 	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
-	h.store = filepath.Join(h.dir, "issuer.db")
-	if engine == "postgres" {
-		h.store = peers.Postgres(t)
-	}
 	h.startToys()
 	return h
 }
@@ -189,19 +189,21 @@ grants:
 `, h.issuer, addr(h.issuer), addr(h.issuerOps), h.dir, h.idpURL, h.forge.url, h.store)
 	issuer = strings.NewReplacer(edits...).Replace(issuer)
 	verifier := fmt.Sprintf(`
-issuer: %s
+issuer: %[1]s
 audience: models
-listen: %s
-ops_listen: %s
-audit: %s/verifier-audit.jsonl
+listen: %[2]s
+ops_listen: %[3]s
+audit: %[4]s/verifier-audit.jsonl
 drain_timeout: 2s
 key_set:
-  snapshot: %s/key-set.json
+  snapshot: %[5]s/key-set.json
+revocations:
+  snapshot: %[5]s/revocations.jwt
 upstreams:
   - name: toy
-    url: %s
+    url: %[6]s
     models: ["*"]
-    credential: Bearer %s
+    credential: Bearer %[7]s
     response_timeout: 2s
     idle_timeout: 2s
 `, h.issuer, addr(h.verifier), addr(h.verifierOps), h.dir, h.dir, h.model.URL, modelKey)
@@ -215,7 +217,17 @@ upstreams:
 func (h *house) now() time.Time { return time.Now().Add(time.Duration(h.clock.Load())) }
 
 // pass lets time go by, for issuer and verifier.
-func (h *house) pass(d time.Duration) { h.clock.Add(int64(d)) }
+func (h *house) pass(d time.Duration) {
+	h.clock.Add(int64(d))
+	if h.programs["issuer"] != nil {
+		// Signing keys that were read too long ago sign nothing until they are
+		// read again.
+		h.await("the issuer to notice the time", func() bool {
+			_, body := h.readyz(h.issuerOps)
+			return strings.Contains(body, `"signing_keys":"ok"`)
+		})
+	}
+}
 
 func (h *house) options(config string) program.Options {
 	return program.Options{Config: filepath.Join(h.dir, config), Stdout: io.Discard, Stderr: &h.logs, Now: h.now}
@@ -512,17 +524,9 @@ func (h *house) call(token, model string) (int, []byte) {
 // records reads an audit log.
 func (h *house) records(program string) []audit.Record {
 	h.t.Helper()
-	b, err := os.ReadFile(filepath.Join(h.dir, program+"-audit.jsonl"))
+	list, err := audit.Read(filepath.Join(h.dir, program+"-audit.jsonl"))
 	if err != nil {
 		h.t.Fatal(err)
-	}
-	var list []audit.Record
-	for line := range bytes.Lines(b) {
-		var r audit.Record
-		if err := json.Unmarshal(line, &r); err != nil {
-			h.t.Fatalf("audit line %q: %v", line, err)
-		}
-		list = append(list, r)
 	}
 	return list
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -42,7 +41,7 @@ func logIn(ctx context.Context, p *page, t *twin, v vars) error {
 			return err
 		}
 	}
-	p.good("logged in; the login itself opens no model: it only lets Ada manage keys, for 10 minutes")
+	p.good("logged in; the login itself opens no model: it only lets Ada manage keys")
 	return nil
 }
 
@@ -196,7 +195,7 @@ var wantRecords = map[string][]string{
 func auditTrail(ctx context.Context, p *page, t *twin, _ vars) error {
 	p.step("What was written down")
 	for _, name := range []string{"issuer-audit.jsonl", "verifier-audit.jsonl"} {
-		p.command("jq -c '[.event, .outcome, .identity, .key_id, .model, .reason]' " + t.path(name))
+		p.command("jq -c 'select(.decision_id) | [.event, .outcome, .identity, .key_id, .model, .reason]' " + t.path(name))
 		records, err := awaitRecords(ctx, t.path(name), len(wantRecords[name]))
 		if err != nil {
 			return err
@@ -220,19 +219,9 @@ func awaitRecords(ctx context.Context, path string, n int) ([]audit.Record, erro
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		var records []audit.Record
-		for line := range bytes.Lines(b) {
-			var r audit.Record
-			if json.Unmarshal(line, &r) == nil {
-				records = append(records, r)
-			}
-		}
-		if len(records) >= n {
-			return records, nil
+		records, err := audit.Read(path)
+		if err != nil || len(records) >= n {
+			return records, err
 		}
 		select {
 		case <-ctx.Done():

@@ -1,17 +1,19 @@
 // Package audit keeps the record of decisions: one JSON line per exchange, call
 // and change. A record holds ids, names and numbers; there is no field that a
-// prompt, secret, key or token could stand in.
+// prompt, secret, key or token belongs in.
+//
+// Every line says the SHA-256 of the line before it, and every now and then a
+// line is signed, so that who changes, removes or moves a line later can be
+// found out from the file alone. docs/audit.md says which bytes are hashed and
+// signed.
+//
+// The package knows nothing of what the decisions are about, nor where private
+// keys are: it asks a [Signer]. Start with [Open] and [Log.Append]; for the other
+// end, with [Verify].
 package audit
 
 import (
-	"context"
 	"crypto/rand"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"sync"
 	"time"
 )
 
@@ -22,21 +24,27 @@ const (
 )
 
 // A Record is one decision. Fields that do not apply are left out of its line.
+// Texts longer than [MaxText] bytes are cut, and longer lists too: a record that
+// is too long must not be one that is missing.
 type Record struct {
-	Time     time.Time `json:"time"`
+	Time     time.Time `json:"time"`             // Written in UTC. The year must be 0 to 9999.
 	Decision string    `json:"decision_id"`      // Also told to the client, so that it can be asked about.
-	Event    string    `json:"event"`            // "login", "session", "exchange", "call", "key.create", "key.list", "key.disable".
+	Event    string    `json:"event"`            // "login", "session", "exchange", "call", "key.create", … but not "log.…".
 	Outcome  string    `json:"outcome"`          // Allow or Deny.
 	Reason   string    `json:"reason,omitempty"` // Why not: a code from a closed list.
 	Detail   string    `json:"detail,omitempty"` // The same as a sentence.
 
 	Key      string `json:"key_id,omitempty"`
 	Identity string `json:"identity,omitempty"` // "provider:subject"
+	Actor    string `json:"act,omitempty"`      // Who acts for Identity, of the same form (RFC 8693, section 4.1).
 	Team     string `json:"team,omitempty"`
 	Grant    string `json:"grant,omitempty"`
 	Scope    string `json:"scope,omitempty"`
 	Token    string `json:"jti,omitempty"`
 	Expires  int64  `json:"exp,omitempty"` // Unix seconds.
+
+	Policies   []string `json:"policies,omitempty"`   // The ids that decided. At most [MaxPolicies].
+	Generation uint64   `json:"generation,omitempty"` // Of the policy that they are of.
 
 	Route          string  `json:"route,omitempty"`
 	Action         string  `json:"action,omitempty"`
@@ -47,151 +55,22 @@ type Record struct {
 	Bytes          int64   `json:"bytes,omitempty"`      // Of the answer's body.
 	Millis         float64 `json:"latency_ms,omitempty"` // From request to the end of the answer.
 	ClientIP       string  `json:"client_ip,omitempty"`
+
+	// Change is what an administrator changed: the name of each member to its
+	// old and new value, such as "state": "active → disabled". The value of a
+	// secret has no place here. At most [MaxChange] members.
+	Change map[string]string `json:"change,omitempty"`
 }
+
+// Bounds of a record. The longest fits a line ([MaxLine]) however it must be
+// escaped.
+const (
+	MaxText     = 2 << 10 // Bytes of one text.
+	MaxPolicies = 64
+	MaxChange   = 32
+	maxShort    = 256 // Bytes of a policy id, of a name in a change, of a program.
+	maxValue    = 512 // Bytes of a value in a change.
+)
 
 // NewID returns a decision id: 130 random bits in 26 characters.
 func NewID() string { return rand.Text() }
-
-// MaxPending is how many records may wait for the disk. One more waits for room
-// in [Log.Append].
-const MaxPending = 1024
-
-// ErrClosed means that the log no longer takes records.
-var ErrClosed = errors.New("the audit log is closed")
-
-// Log appends records to a file. It is safe for concurrent use. Records that
-// arrive while others are being written share the next write and sync.
-type Log struct {
-	file    *os.File
-	durable bool
-	torn    bool // The file ends in part of a line.
-
-	pending chan entry
-	closing chan struct{}
-	done    chan struct{}
-	once    sync.Once
-}
-
-type entry struct {
-	line []byte
-	kept chan error
-}
-
-// Open appends to the file at path, made with mode 0600 if it is not there. If
-// durable, a record counts as kept only when the disk has it (fsync); otherwise
-// when the operating system has it, which outlives the process but not the
-// machine.
-func Open(path string, durable bool) (*Log, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("opening the audit log: %w", err)
-	}
-	l := &Log{
-		file: file, durable: durable, pending: make(chan entry, MaxPending),
-		closing: make(chan struct{}), done: make(chan struct{}),
-	}
-	if l.torn, err = endsTorn(file); err != nil {
-		_ = file.Close()
-		return nil, fmt.Errorf("opening the audit log: %w", err)
-	}
-	go l.write()
-	return l, nil
-}
-
-// endsTorn tells whether the last writer died within a line.
-func endsTorn(file *os.File) (bool, error) {
-	end, err := file.Seek(0, io.SeekEnd)
-	if err != nil || end == 0 {
-		return false, err
-	}
-	var last [1]byte
-	if _, err := file.ReadAt(last[:], end-1); err != nil {
-		return false, err
-	}
-	return last[0] != '\n', nil
-}
-
-// Append returns when the record is kept, or says why it is not. If ctx ends
-// first, whether it was kept is not known.
-func (l *Log) Append(ctx context.Context, r Record) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("encoding an audit record: %w", err)
-	}
-	e := entry{append(line, '\n'), make(chan error, 1)}
-	select {
-	case l.pending <- e:
-	case <-l.closing:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-e.kept:
-		return err
-	case <-l.done:
-		// The writer kept all that it took before it ended.
-		select {
-		case err := <-e.kept:
-			return err
-		default:
-			return ErrClosed
-		}
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// Close keeps what is pending and closes the file.
-func (l *Log) Close() error {
-	l.once.Do(func() { close(l.closing) })
-	<-l.done
-	return l.file.Close()
-}
-
-func (l *Log) write() {
-	defer close(l.done)
-	for {
-		select {
-		case e := <-l.pending:
-			l.keep(e)
-		case <-l.closing:
-			for {
-				select {
-				case e := <-l.pending:
-					l.keep(e)
-				default:
-					return
-				}
-			}
-		}
-	}
-}
-
-// keep writes first and all else that is pending, as one write and one sync.
-func (l *Log) keep(first entry) {
-	batch := []entry{first}
-	for n := len(l.pending); n > 0; n-- {
-		batch = append(batch, <-l.pending)
-	}
-	var lines []byte
-	if l.torn {
-		lines = append(lines, '\n')
-	}
-	for _, e := range batch {
-		lines = append(lines, e.line...)
-	}
-	n, err := l.file.Write(lines)
-	if n > 0 {
-		l.torn = lines[n-1] != '\n'
-	}
-	if err == nil && l.durable {
-		err = l.file.Sync()
-	}
-	if err != nil {
-		err = fmt.Errorf("writing the audit log: %w", err)
-	}
-	for _, e := range batch {
-		e.kept <- err
-	}
-}

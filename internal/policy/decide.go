@@ -95,7 +95,7 @@ func Decide(grants map[string]Grant, key Key, who *Identity, req Request, now ti
 	switch {
 	case d.Params.Check() != nil:
 		return Decision{}, ErrNothing // Key and grants have no value in common.
-	case !d.Expires.After(now):
+	case !d.Expires.Truncate(time.Second).After(now.Truncate(time.Second)): // Tokens say whole seconds.
 		return Decision{}, ErrExpiry
 	}
 	return d, nil

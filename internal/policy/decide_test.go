@@ -104,6 +104,7 @@ func TestDecideRefuses(t *testing.T) {
 		"scope partly granted":               {func(x *exchange) { x.req.Scope, x.req.HasScope = scopes("chat:faq-bot", "chat:hr-bot"), true }, policy.ErrScope},
 		"no scope and no default":            {faq(func(g *policy.Grant) { g.Default = nil }), policy.ErrNothing},
 		"identity's end counts, and is past": {func(x *exchange) { x.req.CapByIDP, x.who.Expires = true, now }, policy.ErrExpiry},
+		"half a second is left":              {func(x *exchange) { x.key.ExpiresAt = now.Add(time.Second / 2) }, policy.ErrExpiry},
 		"identity's end counts, unknown":     {func(x *exchange) { x.req.CapByIDP, x.who.Expires = true, time.Time{} }, policy.ErrExpiry},
 	} {
 		x := good()
@@ -346,13 +347,56 @@ func TestNarrow(t *testing.T) {
 		at   time.Time
 		want error
 	}{
-		"wider":          {policy.Request{Scope: scopes("chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
-		"partly wider":   {policy.Request{Scope: scopes("chat:a-b", "chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
-		"no scope named": {policy.Request{Lifetime: time.Hour}, later, policy.ErrNoScope},
-		"expired":        {req, parent.Expires, policy.ErrExpiry},
+		"wider":             {policy.Request{Scope: scopes("chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
+		"partly wider":      {policy.Request{Scope: scopes("chat:a-b", "chat:c"), HasScope: true, Lifetime: time.Hour}, later, policy.ErrScope},
+		"no scope named":    {policy.Request{Lifetime: time.Hour}, later, policy.ErrNoScope},
+		"expired":           {req, parent.Expires, policy.ErrExpiry},
+		"for half a second": {policy.Request{Scope: scopes("chat:a-b"), HasScope: true, Lifetime: time.Second / 2}, later, policy.ErrExpiry},
 	} {
 		if _, err := policy.Narrow(parent, "key2", row.req, row.at); !errors.Is(err, row.want) {
 			t.Errorf("%s: %v, want %v", why, err, row.want)
 		}
+	}
+}
+
+// TestNarrowingNeverWidens: whatever is asked of whichever chain of tokens, what
+// comes out is within all that went in.
+func TestNarrowingNeverWidens(t *testing.T) {
+	models := []string{"a", "b", "a-x", "a-*", "b/c", "b/*"}
+	draw := func(t *rapid.T, label string, least int) token.Scopes {
+		return scopes(rapid.SliceOfNDistinct(rapid.Map(rapid.SampledFrom(models), func(m string) string { return "chat:" + m }), least, 4, rapid.ID[string]).Draw(t, label)...)
+	}
+	issued := 0
+	rapid.Check(t, func(t *rapid.T) {
+		c := token.Claims{
+			Issuer: "https://issuer", Subject: "corp:ada", Audience: "models", ClientID: "key0", ID: "j", IssuedAt: now, NotBefore: now,
+			Expires: now.Add(time.Duration(rapid.IntRange(1, 60).Draw(t, "minutes")) * time.Minute), Scope: draw(t, "scope", 1), Grant: "faq",
+			Limits: drawLimits(t, "token"), Params: drawParams(t, "token"), IP: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		}
+		at := now
+		for step := range rapid.IntRange(1, 6).Draw(t, "steps") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 20).Draw(t, "later")) * time.Minute)
+			req := policy.Request{Scope: draw(t, "wanted", 0), HasScope: true, Lifetime: time.Duration(rapid.IntRange(1, 90).Draw(t, "life")) * time.Minute}
+			next, err := policy.Narrow(c, fmt.Sprint("key", step), req, at)
+			if err != nil {
+				return
+			}
+			issued++
+			if !next.Scope.Within(c.Scope) || !next.Scope.Within(req.Scope) || next.Expires.After(c.Expires) || next.Expires.After(at.Add(req.Lifetime)) ||
+				next.Expires.After(at.Add(time.Hour)) || !next.Limits.Within(c.Limits) || !next.Params.Within(c.Params) || !slices.Equal(next.IP, c.IP) {
+				t.Fatalf("%+v is wider than %+v", next, c)
+			}
+			if next.Subject != c.Subject || next.ClientID != c.ClientID || next.Audience != c.Audience || next.Actor.Actor != c.Actor || next.Actor.Depth() > token.MaxActors {
+				t.Fatalf("%+v is not %+v, handed on", next, c)
+			}
+			next.ID = "j"
+			if _, err := next.Encode(); err != nil {
+				t.Fatalf("%+v can't be written: %v", next, err)
+			}
+			c = next
+		}
+	})
+	if issued == 0 {
+		t.Error("nothing was ever narrowed: the property says nothing")
 	}
 }

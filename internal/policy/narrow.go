@@ -34,6 +34,9 @@ func Narrow(parent token.Claims, holder string, req Request, now time.Time) (tok
 	c.Scope = req.Scope
 	c.IssuedAt, c.NotBefore = now.Truncate(time.Second), now.Truncate(time.Second)
 	c.Expires = soonest(parent.Expires, now.Add(min(req.Lifetime, token.MaxLifetime))).Truncate(time.Second)
+	if !c.Expires.After(c.IssuedAt) {
+		return token.Claims{}, ErrExpiry // Less than a second is left, which no token can say.
+	}
 	c.Actor = &token.Actor{Subject: holder, Actor: parent.Actor}
 	return c, nil
 }

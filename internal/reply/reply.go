@@ -91,13 +91,22 @@ func begin(log *slog.Logger, w http.ResponseWriter, r *http.Request, err error) 
 	}
 	log.LogAttrs(r.Context(), level, "refused", slog.String("path", r.URL.Path), slog.Int("status", ref.Status),
 		slog.String("code", ref.Code), slog.String("decision", ref.Decision), slog.String("err", err.Error()))
+	if ref.Code == "invalid_client" { // RFC 6749, section 5.2.
+		w.Header().Set("WWW-Authenticate", `Basic realm="Hourpass"`)
+	}
 	if ref.Status == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") == "" {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer error=%q", ref.Code))
 	}
+	RetryAfter(w, ref)
+	return ref
+}
+
+// RetryAfter sets the header of that name where the refusal says when to try
+// again, in whole seconds.
+func RetryAfter(w http.ResponseWriter, ref *Refusal) {
 	if ref.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((ref.RetryAfter+time.Second-1)/time.Second)))
 	}
-	return ref
 }
 
 // Sentence makes the text of a reason one: with a capital and a full stop.

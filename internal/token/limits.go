@@ -103,7 +103,7 @@ func (p Params) Check() error {
 		if !slices.Contains(paramNames, name) {
 			return fmt.Errorf("%w: %q is none of %s", ErrLimit, name, strings.Join(paramNames, ", "))
 		}
-		if !(r.Min >= 0 && r.Max <= MaxLimit && r.Min <= r.Max) { //nolint:staticcheck // NaN fails, too.
+		if !(r.Min >= 0 && r.Max <= MaxLimit && r.Min <= r.Max) { // NaN fails, too.
 			return fmt.Errorf("%w: the range of %s is empty or negative", ErrLimit, name)
 		}
 	}

@@ -19,8 +19,11 @@ var (
 	ErrExpired    = errors.New("token has expired")
 	ErrNotYet     = errors.New("token is not valid yet")
 	ErrLifetime   = errors.New("token lives longer than an hour")
+	ErrRevoked    = errors.New("token was revoked")
 
 	// ErrKeysStale is the verifier's own trouble, not the token's: there is no
 	// key set young enough to judge by.
 	ErrKeysStale = errors.New("no current key set to judge tokens by")
+	// ErrRevocationsStale is, too: what was revoked is not known.
+	ErrRevocationsStale = errors.New("no current revocations to judge tokens by")
 )

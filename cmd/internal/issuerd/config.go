@@ -117,6 +117,17 @@ type signingSettings struct {
 	Algorithm string        `yaml:"algorithm"` // ES256, EdDSA or RS256. Defaults to ES256.
 	Every     time.Duration `yaml:"every"`     // How long a key signs. Defaults to 720h.
 	Lead      time.Duration `yaml:"lead"`      // How long a key is published before. Defaults to 15m.
+
+	// PKCS11 names the device that makes new keys and signs with them, for a
+	// program that was built with the tag pkcs11.
+	PKCS11 pkcs11Settings `yaml:"pkcs11"`
+}
+
+// pkcs11Settings are as pkcs11.Config says.
+type pkcs11Settings struct {
+	Module string        `yaml:"module"`
+	Token  string        `yaml:"token"`
+	PIN    config.Secret `yaml:"pin"`
 }
 
 // alertSettings are as alert.WebhookConfig says. Without a webhook alerts are
@@ -189,6 +200,9 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p.Check(c.Rates.PerAddress >= 0 && c.Rates.PerKey >= 0 && c.Rates.Failures >= 0, "rates", "must not be negative")
 	p.Check(slices.Contains([]string{"", ring.ES256, ring.EdDSA, ring.RS256}, c.Signing.Algorithm), "signing.algorithm", "want ES256, EdDSA or RS256")
 	p.Check(c.Signing.Every >= 0 && c.Signing.Lead >= 0, "signing", "must not be negative")
+	device := c.Signing.PKCS11
+	p.Check(device.Module == "" || device.Token != "" && device.PIN.Reveal() != "", "signing.pkcs11", "want module, token and pin")
+	p.Check(device.Module == "" || havePKCS11, "signing.pkcs11", "this program was built without PKCS #11; build it with -tags pkcs11")
 	c.Alerts.check(p)
 	for i, text := range c.TrustedProxies {
 		network, err := token.ParseNetwork(text)

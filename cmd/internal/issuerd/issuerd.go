@@ -73,7 +73,12 @@ func Init(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := ring.Create(ctx, ringConfig(c, sealer, db, o)); err != nil {
+	conf, closing, err := ringConfig(c, sealer, db, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closing()) }()
+	if _, err := ring.Create(ctx, conf); err != nil {
 		return err
 	}
 	signingKeys := c.SigningKeys
@@ -119,11 +124,21 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return hint(err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	signing, err := ring.Open(ctx, ringConfig(c, sealer, db, o))
+	conf, closing, err := ringConfig(c, sealer, db, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closing()) }()
+	signing, err := ring.Open(ctx, conf)
 	if err != nil {
 		return hint(err)
 	}
-	records, err := audit.Open(c.Audit, true)
+	stopped := runRing(ctx, signing)
+	defer func() { err = errors.Join(err, stopped()) }()
+	records, err := audit.Open(audit.Config{
+		Path: c.Audit, Program: "hourpass-issuer", Durable: true, Now: o.Clock(), Signer: signing, Keys: signing.Document,
+		Problem: func(err error) { log.Error("the audit log", "err", err.Error()) },
+	})
 	if err != nil {
 		return err
 	}
@@ -132,18 +147,36 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, server, signing)
+	return listen(ctx, c, log, server, signing, records)
 }
 
-func ringConfig(c *settings, sealer *seal.Sealer, db *sql.DB, o program.Options) ring.Config {
-	var where ring.Storage = ring.Table{DB: db}
-	if c.SigningKeys != "" {
-		where = ring.File(c.SigningKeys)
+// runRing runs the ring beyond ctx until the returned function is called: the
+// last requests, and the audit's last checkpoint, are signed after it.
+func runRing(ctx context.Context, signing *ring.Ring) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- signing.Run(ctx) }()
+	return func() error {
+		cancel()
+		return <-done
 	}
-	return ring.Config{
-		Storage: where, Sealer: sealer, Alg: c.Signing.Algorithm, Every: c.Signing.Every, Lead: c.Signing.Lead,
+}
+
+// ringConfig says where the signing keys are; closing closes the device that
+// holds them, if there is one.
+func ringConfig(c *settings, sealer *seal.Sealer, db *sql.DB, o program.Options) (conf ring.Config, closing func() error, err error) {
+	conf = ring.Config{
+		Storage: ring.Table{DB: db}, Sealer: sealer, Alg: c.Signing.Algorithm, Every: c.Signing.Every, Lead: c.Signing.Lead,
 		Log: o.Log(), Now: o.Clock(),
 	}
+	if c.SigningKeys != "" {
+		conf.Storage = ring.File(c.SigningKeys)
+	}
+	if c.Signing.PKCS11.Module == "" {
+		return conf, func() error { return nil }, nil
+	}
+	conf.Vault, closing, err = openPKCS11(c.Signing.PKCS11)
+	return conf, closing, err
 }
 
 // parts are what the issuer is made of and must be closed after it.
@@ -197,7 +230,7 @@ func hint(err error) error {
 	return err
 }
 
-func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server, signing *ring.Ring) error {
+func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.Server, signing *ring.Ring, records *audit.Log) error {
 	tls, err := c.TLS.Load()
 	if err != nil {
 		return err
@@ -213,7 +246,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, server *issuer.S
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
-	group.Go(func() error { return signing.Run(ctx) })
+	group.Go(func() error { return program.Reopen(ctx, log, records) })
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "issuer", Listener: listeners[0], Handler: server.Handler(), TLS: tls, ReadBody: 15 * time.Second},

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hourpass/hourpass/internal/audit"
 )
 
 // Version is what the build says of itself; the Makefile sets it.
@@ -91,6 +93,24 @@ func VersionCommand(name string) *cobra.Command {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), name, Version)
 			return err
 		},
+	}
+}
+
+// Reopen opens the audit log anew whenever the process gets a SIGHUP, until ctx
+// ends: what rotates logs has moved the file.
+func Reopen(ctx context.Context, log *slog.Logger, records *audit.Log) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			if err := records.Reopen(); err != nil {
+				log.Error("opening the audit log anew", "err", err.Error())
+			}
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

@@ -47,6 +47,23 @@ type settings struct {
 		MaxStale time.Duration `yaml:"max_stale"`
 	} `yaml:"key_set"`
 
+	// Revocations says where the issuer's revocations are and how they are kept.
+	Revocations struct {
+		// URL defaults to the issuer's /revocations.
+		URL string `yaml:"url"`
+		// MaxStale is how old they may get before calls are refused: how long a
+		// verifier that is cut off lets in what was revoked. Defaults to 10m.
+		MaxStale time.Duration `yaml:"max_stale"`
+		// Snapshot is a file that keeps them, to start while the issuer is down.
+		Snapshot string `yaml:"snapshot"`
+		// Key is a machine key with verifier_for, and Name the verifier's name, by
+		// default the host's, to tell the issuer what is enforced.
+		Key  config.Secret `yaml:"key"`
+		Name string        `yaml:"name"`
+		// Off lets each token live out its hour, whatever happens to its key.
+		Off bool `yaml:"off"`
+	} `yaml:"revocations"`
+
 	// Upstreams are the model servers. At least one.
 	Upstreams []upstreamSettings `yaml:"upstreams"`
 
@@ -91,6 +108,11 @@ func load(o program.Options) (*settings, error) {
 		c.KeySet.URL = c.Issuer + "/jwks.json"
 	}
 	p.Check(isURL(c.KeySet.URL), "key_set.url", "want a URL")
+	if c.Revocations.URL == "" {
+		c.Revocations.URL = c.Issuer + "/revocations"
+	}
+	p.Check(isURL(c.Revocations.URL), "revocations.url", "want a URL")
+	p.Check(c.Revocations.MaxStale >= 0, "revocations.max_stale", "must not be negative")
 	p.Check(len(c.Upstreams) > 0, "upstreams", "name at least one")
 	names := map[string]bool{}
 	for i, u := range c.Upstreams {

@@ -51,3 +51,12 @@ func (l *Limiter) Take(name string, now time.Time) (wait time.Duration) {
 	l.full.Add(name, next)
 	return 0
 }
+
+// Undo uncounts an event of that name.
+func (l *Limiter) Undo(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if full, ok := l.full.Get(name); ok {
+		l.full.Add(name, full.Add(-l.every))
+	}
+}

@@ -36,6 +36,22 @@ func TestTake(t *testing.T) {
 	take("a", time.Hour-time.Minute, time.Second+time.Minute)
 }
 
+func TestUndo(t *testing.T) {
+	l := throttle.New(time.Second, 2)
+	l.Undo("a")
+	for i, want := range []time.Duration{0, 0, time.Second} {
+		if got := l.Take("a", now); got != want {
+			t.Errorf("Take %d = %v, want %v", i+1, got, want)
+		}
+	}
+	l.Undo("a")
+	for i, want := range []time.Duration{0, time.Second} {
+		if got := l.Take("a", now); got != want {
+			t.Errorf("Take %d after Undo = %v, want %v", i+1, got, want)
+		}
+	}
+}
+
 func TestBounded(t *testing.T) {
 	l := throttle.New(time.Hour, 1)
 	l.Take("first", now)
