@@ -119,7 +119,7 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 		m, err = x.retry(ctx, mark)
 	}
 	if errors.Is(err, errUsed) {
-		x.Log.Warn("an assertion was presented again", "alarm", "replay", "key", x.client.key.ID, "identity", x.rec.Identity)
+		x.alarm(ctx, replayAlert(x.client.key, "assertion", "An assertion that was used before was presented again", x.rec, x.now))
 		err = replayOf(err)
 	}
 	if err != nil {
