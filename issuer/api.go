@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hourpass/hourpass/internal/alert"
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
@@ -99,17 +100,22 @@ func (s *Server) logOut(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// revokeIdentity ends all sessions of an identity and revokes its tokens.
-func (s *Server) revokeIdentity(ctx context.Context, identity, reason string, now time.Time) error {
+// revokeIdentity ends all sessions of an identity and revokes its tokens. The
+// events are told exactly if it is done.
+func (s *Server) revokeIdentity(ctx context.Context, identity, reason string, now time.Time, events ...alert.Event) error {
 	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity)); err != nil {
 			return fmt.Errorf("revoking an identity: %w", err)
 		}
-		return revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now)
+		if err := revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now); err != nil {
+			return err
+		}
+		return s.tell(ctx, tx, events)
 	})
 	if err != nil {
 		return err
 	}
+	s.Alert.Wake()
 	s.showRevoked(ctx, now)
 	return nil
 }
@@ -130,10 +136,11 @@ func (s *Server) revokeAny(w http.ResponseWriter, r *http.Request) error {
 			return nil, badRequest("what must be token, key, identity, grant, signing_key or all, with a value for each but all.")
 		}
 		var err error
+		events := wideRevocation(kind, value, p, rec, now)
 		if kind == revocation.Identity {
-			err = s.revokeIdentity(r.Context(), value, reason, now)
+			err = s.revokeIdentity(r.Context(), value, reason, now, events...)
 		} else {
-			err = s.revokeNow(r.Context(), kind, value, reason, lastExpiry(now), now)
+			err = s.revokeNow(r.Context(), kind, value, reason, lastExpiry(now), now, events...)
 		}
 		rec.Detail = what + " " + value
 		return map[string]any{"generation": s.feed.current().set.Generation}, err

@@ -119,7 +119,7 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 		m, err = x.retry(ctx, mark)
 	}
 	if errors.Is(err, errUsed) {
-		x.Log.Warn("an assertion was presented again", "alarm", "replay", "key", x.client.key.ID, "identity", x.rec.Identity)
+		x.alarm(ctx, replayAlert(x.client.key, "assertion", "An assertion that was used before was presented again", x.rec, x.now))
 		err = replayOf(err)
 	}
 	if err != nil {
@@ -140,11 +140,11 @@ func replayOf(err error) error {
 
 // mark is the mark of an identity token as used for m.
 func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
-	fingerprint := digest("jti", who.id)
+	own := []string{"jti", who.id}
 	if who.id == "" {
 		// Without the signature: an ECDSA signature has a twin that anybody can
 		// compute, and the pair would count as two tokens.
-		fingerprint = digest("signed part", raw[:strings.LastIndexByte(raw, '.')])
+		own = []string{"signed part", raw[:strings.LastIndexByte(raw, '.')]}
 	}
 	plain, err := json.Marshal(m)
 	if err != nil {
@@ -155,9 +155,9 @@ func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
 		return nil, fmt.Errorf("keeping a used identity token: %w", err)
 	}
 	return &usedOnce{
-		issuer: who.Issuer, fingerprint: fingerprint, key: x.client.key.ID, at: x.now,
+		mark: newMark(who.Expires.Add(time.Minute), who.Issuer, own...), key: x.client.key.ID, at: x.now,
 		request: digest(x.req.Grant, x.req.Scope.String(), fmt.Sprint(x.req.HasScope), x.req.Audience),
-		sealed:  sealed, forget: who.Expires.Add(time.Minute), again: errUsed,
+		sealed:  sealed, again: errUsed,
 	}, nil
 }
 
@@ -167,8 +167,7 @@ func (x exchange) retry(ctx context.Context, mark *usedOnce) (minted, error) {
 	var usedBy string
 	var usedAt int64
 	var request, sealed []byte
-	err := x.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE issuer = $1 AND fingerprint = $2`,
-		mark.issuer, mark.fingerprint).Scan(&usedBy, &usedAt, &request, &sealed)
+	err := x.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE mark = $1`, []byte(mark.mark)).Scan(&usedBy, &usedAt, &request, &sealed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return minted{}, errUsed // Forgotten between the two queries.

@@ -122,7 +122,7 @@ func (f *feed) load(ctx context.Context, generation int64, now time.Time) (revoc
 		return d, fmt.Errorf("reading revocations: %w", err)
 	}
 	if len(d.Entries) > revocation.MaxEntries {
-		f.s.Log.Error("more is revoked than a document holds: all tokens are", "alarm", "revocations")
+		f.s.alarm(ctx, overflowAlert(now))
 		d.Entries = []revocation.Entry{{What: revocation.All, NotBefore: d.IssuedAt.Add(time.Second), Until: lastExpiry(now)}}
 	}
 	return d, nil

@@ -28,6 +28,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hourpass/hourpass/internal/alert"
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/token"
@@ -153,6 +154,7 @@ type Config struct {
 	DB     *sql.DB // Holds logins, sessions and used assertions.
 	Sealer Sealer
 	Audit  *audit.Log
+	Alert  *alert.Outbox // Takes what people must hear of to them.
 	Log    *slog.Logger
 	Now    func() time.Time
 }
@@ -207,7 +209,7 @@ func New(c Config) (*Server, error) {
 		check(!seen[p.Issuer] && !seen["name "+p.Name], "provider %s: its name or issuer stands twice", p.Name)
 		seen[p.Issuer], seen["name "+p.Name] = true, true
 	}
-	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.Ring != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Log != nil && c.Now != nil, "a part is missing")
+	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.Ring != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Alert != nil && c.Log != nil && c.Now != nil, "a part is missing")
 	if err := errors.Join(bad...); err != nil {
 		return nil, err
 	}
@@ -220,13 +222,15 @@ func New(c Config) (*Server, error) {
 // Handler serves the issuer's public endpoints.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// Run keeps the providers' metadata and keys fresh and forgets what has expired,
-// until ctx ends.
+// Run keeps the providers' metadata and keys fresh, forgets what has expired, and
+// tells people what they must hear of, until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	defer close(s.stopping)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.feed.run(ctx) })
 	group.Go(func() error { return s.noteUses(ctx) })
+	group.Go(func() error { return s.watchKeys(ctx) })
+	group.Go(func() error { return s.Alert.Run(ctx) })
 	for _, p := range s.Providers {
 		group.Go(func() error { return p.Run(ctx, s.Log) })
 	}
@@ -267,17 +271,18 @@ func (s *Server) forget(ctx context.Context) error {
 	for {
 		now := s.Now()
 		for _, f := range []struct {
-			query string
-			after time.Duration // How much later than what the rows say.
+			query  string
+			before any
 		}{
-			{`DELETE FROM device_logins WHERE expires_at < $1`, deviceLife}, // A device that asks too late is told so for a while.
-			{`DELETE FROM verifiers WHERE seen_at < $1`, forgetVerifier},
-			{`DELETE FROM revocations WHERE until < $1`, 0},
-			{`DELETE FROM logins WHERE expires_at < $1`, 0},
-			{`DELETE FROM sessions WHERE ends_at < $1`, 0},
-			{`DELETE FROM used_assertions WHERE forget_at < $1`, 0},
+			// A device that asks too late is told so for a while.
+			{`DELETE FROM device_logins WHERE expires_at < $1`, now.Add(-deviceLife).Unix()},
+			{`DELETE FROM verifiers WHERE seen_at < $1`, now.Add(-forgetVerifier).Unix()},
+			{`DELETE FROM revocations WHERE until < $1`, now.Unix()},
+			{`DELETE FROM logins WHERE expires_at < $1`, now.Unix()},
+			{`DELETE FROM sessions WHERE ends_at < $1`, now.Unix()},
+			{`DELETE FROM used_assertions WHERE mark < $1`, []byte(markTime(now))},
 		} {
-			if _, err := s.DB.ExecContext(ctx, f.query, now.Add(-f.after).Unix()); err != nil && ctx.Err() == nil {
+			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hourpass/hourpass/internal/alert"
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
@@ -38,12 +39,19 @@ func revokeIn(ctx context.Context, tx *sql.Tx, what revocation.What, value, reas
 // lastExpiry is by when a token that is issued at now has expired.
 func lastExpiry(now time.Time) time.Time { return now.Add(token.MaxLifetime + time.Minute) }
 
-// revokeNow revokes in a transaction of its own, and has the feed show it.
-func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time) error {
-	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error { return revokeIn(ctx, tx, what, value, reason, until, now) })
+// revokeNow revokes in a transaction of its own, and has the feed show it. The
+// events are told exactly if it is done.
+func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time, events ...alert.Event) error {
+	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
+		if err := revokeIn(ctx, tx, what, value, reason, until, now); err != nil {
+			return err
+		}
+		return s.tell(ctx, tx, events)
+	})
 	if err != nil {
 		return err
 	}
+	s.Alert.Wake()
 	s.showRevoked(ctx, now)
 	return nil
 }

@@ -46,6 +46,6 @@ func (s *Server) taintSigningKey(w http.ResponseWriter, r *http.Request) error {
 		}
 		rec.Detail = "signing key " + kid
 		// After the key is gone: what it signs in between, nobody has yet.
-		return s.signingKeys(), s.revokeNow(r.Context(), revocation.SigningKey, kid, "tainted", lastExpiry(now), now)
+		return s.signingKeys(), s.revokeNow(r.Context(), revocation.SigningKey, kid, "tainted", lastExpiry(now), now, taintAlert(kid, p, rec, now))
 	})
 }

@@ -34,11 +34,12 @@ func (s *Server) routes() http.Handler {
 		r.Handle(path, reply.Problems(s.Log, refusing(h))).Methods(method)
 	}
 
-	// Anybody: public documents.
+	// Anybody: public documents, and who found a key.
 	r.Handle("/jwks.json", s.KeySet).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/.well-known/oauth-authorization-server", s.metadata()).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/.well-known/openid-configuration", s.metadata()).Methods(http.MethodGet, http.MethodHead)
 	handle(http.MethodGet, "/revocations", s.revocations)
+	handle(http.MethodPost, "/leaked", s.leaked)
 	r.HandleFunc("/style.css", pages.Style).Methods(http.MethodGet)
 
 	// A browser: the login at the identity provider.

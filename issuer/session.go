@@ -18,6 +18,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store"
 )
 
 // What a browser login opens at the issuer's own API, and for how long: to look
@@ -167,7 +168,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	// One refresh of a session at a time: a provider takes two with the same
 	// refresh token of its own for theft.
 	defer x.sessions.lock(id)()
-	v, err := x.refreshable(ctx, id, mac, x.now)
+	v, err := x.refreshable(ctx, id, mac)
 	if err != nil {
 		return nil, err
 	}
@@ -206,22 +207,43 @@ func (s *Server) findRefresh(ctx context.Context, mac []byte) (id string, err er
 // one before the current is good for a moment, because the answer that brought
 // the current one may have been lost; later it means that two hold the session,
 // and the session ends (RFC 9700, section 4.14.2).
-func (s *Server) refreshable(ctx context.Context, id string, mac []byte, now time.Time) (session, error) {
+func (x exchange) refreshable(ctx context.Context, id string, mac []byte) (session, error) {
 	var sealed, current []byte
 	var rotatedAt, ends int64
 	var ended bool
-	if err := s.DB.QueryRowContext(ctx, `SELECT sealed, refresh_mac, rotated_at, ends_at, ended FROM sessions WHERE id = $1`, id).
+	if err := x.DB.QueryRowContext(ctx, `SELECT sealed, refresh_mac, rotated_at, ends_at, ended FROM sessions WHERE id = $1`, id).
 		Scan(&sealed, &current, &rotatedAt, &ends, &ended); err != nil {
 		return session{}, fmt.Errorf("reading a session: %w", err)
 	}
 	switch {
-	case ended || now.Unix() >= ends:
+	case ended || x.now.Unix() >= ends:
 		return session{}, errRefresh
-	case !hmac.Equal(mac, current) && now.Sub(time.Unix(rotatedAt, 0)) > HonestRetry:
-		s.Log.Warn("a refresh token was presented again", "alarm", "replay", "session", id)
-		return session{}, errors.Join(errRefresh, s.endSession(ctx, id))
 	}
-	return s.unsealSession(id, sealed)
+	v, err := x.unsealSession(id, sealed)
+	if err == nil && !hmac.Equal(mac, current) && x.now.Sub(time.Unix(rotatedAt, 0)) > HonestRetry {
+		return session{}, errors.Join(errRefresh, x.endReplayed(ctx, id, v.Identity))
+	}
+	return v, err
+}
+
+// endReplayed ends a session that two hold and tells whose it is.
+func (x exchange) endReplayed(ctx context.Context, id string, who policy.Identity) error {
+	x.rec.Identity = who.String()
+	e := replayAlert(x.client.key, "refresh_token", "A refresh token that was used before was presented again", x.rec, x.now)
+	e.Owner = who.String()
+	e.Text += " The login is over."
+	ctx = context.WithoutCancel(ctx)
+	err := store.Tx(ctx, x.DB, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE id = $1`, id); err != nil {
+			return err
+		}
+		return x.Alert.Put(ctx, tx, e)
+	})
+	if err != nil {
+		return fmt.Errorf("ending a session: %w", err)
+	}
+	x.Alert.Wake()
+	return nil
 }
 
 // askAgain has the provider vouch for the identity once more and keeps what it

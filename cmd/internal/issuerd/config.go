@@ -4,9 +4,11 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/cmd/internal/program"
+	"github.com/hourpass/hourpass/internal/alert"
 	"github.com/hourpass/hourpass/internal/config"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
@@ -128,10 +130,43 @@ type pkcs11Settings struct {
 	PIN    config.Secret `yaml:"pin"`
 }
 
-// alertSettings are as alert.Webhook says.
+// alertSettings are as alert.WebhookConfig says. Without a webhook alerts are
+// logged alone.
 type alertSettings struct {
-	Webhook string        `yaml:"webhook"`
+	Webhook config.Secret `yaml:"webhook"` // Whoever knows the URL of some may post there.
 	Secret  config.Secret `yaml:"secret"`
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// check adds what is wrong with them, each under its setting.
+func (a alertSettings) check(p *config.Problems) {
+	if a.Webhook.IsZero() {
+		p.Check(a.Secret.IsZero(), "alerts.secret", "signs what is sent to a webhook, and there is none")
+		return
+	}
+	if _, err := a.webhook(); err != nil {
+		for problem := range strings.SplitSeq(err.Error(), "\n") {
+			name, text, _ := strings.Cut(problem, ": ")
+			p.Add("alerts."+name, "%s", text)
+		}
+	}
+}
+
+func (a alertSettings) webhook() (*alert.Webhook, error) {
+	return alert.NewWebhook(alert.WebhookConfig{URL: a.Webhook.Reveal(), Secret: a.Secret.Reveal(), Timeout: a.Timeout})
+}
+
+// outbox is the way to all sinks: the log, and what is configured.
+func (a alertSettings) outbox(p parts) (*alert.Outbox, error) {
+	sinks := []alert.Sink{alert.Log{Logger: p.log}}
+	if !a.Webhook.IsZero() {
+		w, err := a.webhook()
+		if err != nil {
+			return nil, err
+		}
+		sinks = append(sinks, w)
+	}
+	return alert.NewOutbox(p.db, p.log, p.now, sinks...)
 }
 
 func load(o program.Options) (*settings, map[string]policy.Grant, error) {
@@ -168,7 +203,7 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	device := c.Signing.PKCS11
 	p.Check(device.Module == "" || device.Token != "" && device.PIN.Reveal() != "", "signing.pkcs11", "want module, token and pin")
 	p.Check(device.Module == "" || havePKCS11, "signing.pkcs11", "this program was built without PKCS #11; build it with -tags pkcs11")
-	p.Check(c.Alerts.Webhook == "" || c.Alerts.Secret.Reveal() != "", "alerts.secret", "is required with a webhook: it signs what is sent")
+	c.Alerts.check(p)
 	for i, text := range c.TrustedProxies {
 		network, err := token.ParseNetwork(text)
 		if err != nil {

@@ -198,6 +198,10 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 	if err != nil {
 		return nil, err
 	}
+	alerts, err := c.Alerts.outbox(p)
+	if err != nil {
+		return nil, err
+	}
 	return issuer.New(issuer.Config{
 		URL: c.URL, Audiences: c.Audiences, Resources: c.Resources, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
 		RotationGrace: rotationGrace(c), OwnerAbsence: c.OwnerAbsence, Rates: issuer.Rates(c.Rates), TrustedProxies: c.proxies,
@@ -205,7 +209,7 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing, Ring: signingKeys{p.signing},
 		KeySet:    jwks.Handler(p.signing.Document, keySetMaxAge, nil),
 		OwnTokens: ownTokens(p.signing), VerifyClient: verifyClient, CheckClientKeys: checkClientKeys,
-		DB: p.db, Sealer: p.sealer, Audit: p.records, Log: p.log, Now: p.now,
+		DB: p.db, Sealer: p.sealer, Audit: p.records, Alert: alerts, Log: p.log, Now: p.now,
 	})
 }
 

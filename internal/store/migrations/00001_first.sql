@@ -88,18 +88,16 @@ CREATE TABLE people (
     vouched_at BIGINT NOT NULL
 );
 
--- Identity tokens that were exchanged. Each is good for one token.
+-- Identity tokens that were exchanged. Each is good for one token. A mark begins
+-- with the time at which it may be forgotten (8 bytes, big-endian), so that rows
+-- written together stand together.
 CREATE TABLE used_assertions (
-    issuer      TEXT NOT NULL,
-    fingerprint BYTEA NOT NULL,           -- SHA-256 of its jti, or of the whole where it has none
-    key_id      TEXT NOT NULL,
-    used_at     BIGINT NOT NULL,
-    request     BYTEA NOT NULL,           -- SHA-256 of what was asked for
-    sealed      BYTEA NOT NULL,           -- the answer, for an honest retry
-    forget_at   BIGINT NOT NULL,
-    PRIMARY KEY (issuer, fingerprint)
+    mark    BYTEA PRIMARY KEY,            -- that time, and the SHA-256 of issuer and jti
+    key_id  TEXT NOT NULL,
+    used_at BIGINT NOT NULL,
+    request BYTEA NOT NULL,               -- SHA-256 of what was asked for
+    sealed  BYTEA NOT NULL                -- the answer, for an honest retry
 );
-CREATE INDEX used_assertions_forget ON used_assertions (forget_at);
 
 -- What verifiers must refuse, in the order in which it was revoked.
 CREATE TABLE revocations (
