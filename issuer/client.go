@@ -148,7 +148,7 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 	case issued.After(now.Add(clientSkew)) || before.After(now.Add(clientSkew)):
 		return refuse("it comes from the future")
 	}
-	return client{key, 1, &usedOnce{mark: newMark(expires.Add(time.Minute), "client "+id, "jti", jti), key: id, at: now, again: errProofUsed}}, nil
+	return client{key, 1, &usedOnce{mark: newMark("client "+id, "jti", jti), key: id, at: now, forget: expires.Add(time.Minute), again: errProofUsed}}, nil
 }
 
 // peekSubject reads "sub" off an assertion of which nothing is proven yet, only

@@ -3,7 +3,6 @@ package issuer
 import (
 	"context"
 	"database/sql"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,18 +23,13 @@ type usedOnce struct {
 	at      time.Time
 	request []byte // Digest of what was asked for.
 	sealed  []byte // The answer, for an honest retry. Nil: there is none.
-	again   error  // What it means that it was there already. Matches errUsed.
+	forget  time.Time
+	again   error // What it means that it was there already. Matches errUsed.
 }
 
-// newMark names an assertion: by its issuer and what is its own, behind the time
-// at which it may be forgotten.
-func newMark(forget time.Time, issuer string, own ...string) string {
-	return markTime(forget) + string(digest(append([]string{issuer}, own...)...))
-}
-
-// markTime is where the marks begin that may be forgotten at that time.
-func markTime(t time.Time) string {
-	return string(binary.BigEndian.AppendUint64(nil, uint64(max(t.Unix(), 0)))) //nolint:gosec // Not negative.
+// newMark names an assertion by its issuer and what is its own.
+func newMark(issuer string, own ...string) string {
+	return string(digest(append([]string{issuer}, own...)...))
 }
 
 // use is what a token leaves in the database before it is let out.
@@ -183,7 +177,7 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 	return nil
 }
 
-const markColumns = 5
+const markColumns = 6
 
 // inserting returns the statement that inserts n marks, prepared once.
 func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
@@ -204,7 +198,7 @@ func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
 		rows.WriteString("$" + strconv.Itoa(i+1))
 	}
 	stmt, err := c.db.PrepareContext(ctx, strings.Replace(`INSERT INTO used_assertions
-		(mark, key_id, used_at, request, sealed) VALUES (ROWS) ON CONFLICT (mark) DO NOTHING RETURNING mark`, "ROWS", rows.String(), 1))
+		(mark, key_id, used_at, request, sealed, forget_at) VALUES (ROWS) ON CONFLICT (mark) DO NOTHING RETURNING mark`, "ROWS", rows.String(), 1))
 	if err == nil {
 		c.inserts[n] = stmt
 	}
@@ -219,7 +213,7 @@ func (c *committer) insert(ctx context.Context, tx *sql.Tx, marks []*usedOnce, k
 	}
 	args := make([]any, 0, markColumns*len(marks))
 	for _, m := range marks {
-		args = append(args, []byte(m.mark), m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed))
+		args = append(args, []byte(m.mark), m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
 	}
 	found, err := tx.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 	if err != nil {

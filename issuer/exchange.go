@@ -155,9 +155,9 @@ func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
 		return nil, fmt.Errorf("keeping a used identity token: %w", err)
 	}
 	return &usedOnce{
-		mark: newMark(who.Expires.Add(time.Minute), who.Issuer, own...), key: x.client.key.ID, at: x.now,
+		mark: newMark(who.Issuer, own...), key: x.client.key.ID, at: x.now,
 		request: digest(x.req.Grant, x.req.Scope.String(), fmt.Sprint(x.req.HasScope), x.req.Audience),
-		sealed:  sealed, again: errUsed,
+		sealed:  sealed, forget: who.Expires.Add(time.Minute), again: errUsed,
 	}, nil
 }
 

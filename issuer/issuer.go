@@ -272,7 +272,7 @@ func (s *Server) forget(ctx context.Context) error {
 		now := s.Now()
 		for _, f := range []struct {
 			query  string
-			before any
+			before int64
 		}{
 			// A device that asks too late is told so for a while.
 			{`DELETE FROM device_logins WHERE expires_at < $1`, now.Add(-deviceLife).Unix()},
@@ -280,7 +280,7 @@ func (s *Server) forget(ctx context.Context) error {
 			{`DELETE FROM revocations WHERE until < $1`, now.Unix()},
 			{`DELETE FROM logins WHERE expires_at < $1`, now.Unix()},
 			{`DELETE FROM sessions WHERE ends_at < $1`, now.Unix()},
-			{`DELETE FROM used_assertions WHERE mark < $1`, []byte(markTime(now))},
+			{`DELETE FROM used_assertions WHERE forget_at < $1`, now.Unix()},
 		} {
 			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())

@@ -88,16 +88,16 @@ CREATE TABLE people (
     vouched_at BIGINT NOT NULL
 );
 
--- Identity tokens that were exchanged. Each is good for one token. A mark begins
--- with the time at which it may be forgotten (8 bytes, big-endian), so that rows
--- written together stand together.
+-- Identity tokens that were exchanged. Each is good for one token.
 CREATE TABLE used_assertions (
-    mark    BYTEA PRIMARY KEY,            -- that time, and the SHA-256 of issuer and jti
-    key_id  TEXT NOT NULL,
-    used_at BIGINT NOT NULL,
-    request BYTEA NOT NULL,               -- SHA-256 of what was asked for
-    sealed  BYTEA NOT NULL                -- the answer, for an honest retry
+    mark      BYTEA PRIMARY KEY,          -- SHA-256 of its issuer and jti, or of its signed part where it has none
+    key_id    TEXT NOT NULL,
+    used_at   BIGINT NOT NULL,
+    request   BYTEA NOT NULL,             -- SHA-256 of what was asked for
+    sealed    BYTEA NOT NULL,             -- the answer, for an honest retry
+    forget_at BIGINT NOT NULL
 );
+CREATE INDEX used_assertions_forget ON used_assertions (forget_at);
 
 -- What verifiers must refuse, in the order in which it was revoked.
 CREATE TABLE revocations (
