@@ -176,7 +176,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if v, err = x.askAgain(ctx, id, v, x.now); err != nil {
 		return nil, err
 	}
-	m, err := x.mint(ctx, &v.Identity, false)
+	m, err := x.mint(ctx, &v.Identity, x.loginAt(v.Identity.Issuer).CapExpiry)
 	if err != nil {
 		return nil, err
 	}
@@ -249,8 +249,8 @@ func (x exchange) endReplayed(ctx context.Context, id string, who policy.Identit
 // askAgain has the provider vouch for the identity once more and keeps what it
 // says at once: its refresh token may have rotated too.
 func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Time) (session, error) {
-	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == v.Identity.Issuer && p.ClientID != "" })
-	if i < 0 {
+	provider := s.loginAt(v.Identity.Issuer)
+	if provider == nil {
 		return session{}, fmt.Errorf("%w: it is no longer on the list", errProviderRefused)
 	}
 	if v.Refresh == "" {
@@ -260,7 +260,7 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		}
 		return v, nil
 	}
-	p, err := s.Providers[i].ask(ctx, v.Refresh, now)
+	p, err := provider.ask(ctx, v.Refresh, now)
 	if err == nil && p.identity.Subject != v.Identity.Subject {
 		err = fmt.Errorf("%w: it names somebody else now", errProviderRefused)
 	}
@@ -285,6 +285,15 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		return session{}, fmt.Errorf("keeping a session: %w", err)
 	}
 	return v, s.vouched(ctx, v.Identity, now)
+}
+
+// loginAt is the provider of that issuer that people log in at, or nil.
+func (s *Server) loginAt(issuer string) *Provider {
+	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == issuer && p.ClientID != "" })
+	if i < 0 {
+		return nil
+	}
+	return s.Providers[i]
 }
 
 // person is who sent a request to the API.
