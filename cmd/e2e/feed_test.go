@@ -117,16 +117,22 @@ func TestRevocationDocument(t *testing.T) {
 		_, doc := h.document("")
 		return doc.seconds("generation") == 1 && len(doc["entries"].([]any)) == 0
 	})
-	// Who waits does not keep the issuer from stopping.
+	// Who waits when the issuer stops is answered, not cut off.
+	asked := make(chan struct{})
 	go func() {
-		res, err := http.Get(h.issuer + "/revocations?after=1")
-		if err == nil {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		req := h.request(http.MethodGet, "/revocations?after=1", "", "")
+		trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { close(asked) }}
+		if res, err := client.Do(req.WithContext(httptrace.WithClientTrace(req.Context(), trace))); err == nil {
 			res.Body.Close()
 		}
-		waiting <- news{at: time.Now()}
 	}()
+	<-asked
+	h.send(h.request(http.MethodGet, "/jwks.json", "", "")) // By now it waits, most likely.
 	h.stop("issuer")
-	<-waiting
+	if strings.Contains(h.logs.String(), "cutting what still runs") {
+		t.Error("the issuer stopped only after its grace")
+	}
 }
 
 // TestAcknowledge: verifiers say what they enforce, and auditors see who does.
