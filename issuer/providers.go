@@ -2,16 +2,21 @@ package issuer
 
 import "github.com/hourpass/hourpass/issuer/internal/idp"
 
-// Identity providers, as a configuration names them. All about them is in
-// internal/idp; these are its names for who assembles an issuer.
+// All about identity providers is in internal/idp; these are its names for who
+// assembles an issuer.
 type (
-	Provider       = idp.Provider
+	// A Provider is an identity provider on the static list.
+	Provider = idp.Provider
+	// ProviderConfig says which identity provider to believe, and how far.
 	ProviderConfig = idp.Config
-	Requirement    = idp.Requirement
-	Problem        = idp.Problem
-	Problems       = idp.Problems
-	KeySource      = idp.KeySource
-	KeySpec        = idp.KeySpec
+	// A Requirement says which claims a provider's tokens must have.
+	Requirement = idp.Requirement
+	// A Problem is one thing that is wrong with a configuration, Problems are all.
+	Problem  = idp.Problem
+	Problems = idp.Problems
+	// KeySource verifies signatures with a provider's keys, KeySpec says which.
+	KeySource = idp.KeySource
+	KeySpec   = idp.KeySpec
 )
 
 // MaxAssertion bounds a whole identity token, in bytes.

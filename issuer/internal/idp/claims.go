@@ -71,6 +71,7 @@ func optional[T any](t T, err error) (T, error) {
 	return t, err
 }
 
+// Text reads a text that is not empty and of at most 512 bytes.
 func (c Claims) Text(name string) (string, error) {
 	return claim(c, name, func(v strictjson.Value) (string, bool) {
 		s, ok := v.Text()
@@ -78,6 +79,7 @@ func (c Claims) Text(name string) (string, error) {
 	})
 }
 
+// Time reads a NumericDate in whole seconds (RFC 7519, section 2).
 func (c Claims) Time(name string) (time.Time, error) {
 	return claim(c, name, func(v strictjson.Value) (time.Time, bool) {
 		n, ok := v.Int()
@@ -102,7 +104,9 @@ func (c Claims) OneOrMore(name string) ([]string, error) {
 	return []string{one}, err
 }
 
-func (c Claims) optionalText(name string) (string, error)    { return optional(c.Text(name)) }
+func (c Claims) optionalText(name string) (string, error) { return optional(c.Text(name)) }
+
+// OptionalTime is [Claims.Time], and the zero time where the claim is absent.
 func (c Claims) OptionalTime(name string) (time.Time, error) { return optional(c.Time(name)) }
 func (c Claims) optionalTexts(name string) ([]string, error) { return optional(c.texts(name)) }
 

@@ -291,6 +291,7 @@ func (c Claims) checkAccessTokenHash(accessToken string) error {
 	return nil
 }
 
+// Printable tells whether s is printable ASCII.
 func Printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
