@@ -11,8 +11,9 @@ type (
 	ProviderConfig = idp.Config
 	// A Requirement says which claims a provider's tokens must have.
 	Requirement = idp.Requirement
-	// A Problem is one thing that is wrong with a configuration, Problems are all.
-	Problem  = idp.Problem
+	// A Problem is one thing that is wrong with a configuration.
+	Problem = idp.Problem
+	// Problems are all that is wrong with a configuration.
 	Problems = idp.Problems
 	// KeySource verifies signatures with a provider's keys, KeySpec says which.
 	KeySource = idp.KeySource
