@@ -13,6 +13,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // typeClientAssertion is the only kind of client_assertion (RFC 7523, section
@@ -126,16 +127,16 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 	if err != nil {
 		return refuse(err.Error())
 	}
-	claims := idClaims(members)
-	iss, err1 := claims.text("iss")
-	sub, err2 := claims.text("sub")
+	claims := idp.Claims(members)
+	iss, err1 := claims.Text("iss")
+	sub, err2 := claims.Text("sub")
 	// The issuer's own name and no other: an assertion that was made for another
 	// server, or for several, is no proof to us.
-	audiences, err3 := claims.oneOrMore("aud")
-	jti, err4 := claims.text("jti")
-	expires, err5 := claims.time("exp")
-	issued, err6 := claims.optionalTime("iat")
-	before, err7 := claims.optionalTime("nbf")
+	audiences, err3 := claims.OneOrMore("aud")
+	jti, err4 := claims.Text("jti")
+	expires, err5 := claims.Time("exp")
+	issued, err6 := claims.OptionalTime("iat")
+	before, err7 := claims.OptionalTime("nbf")
 	switch {
 	case errors.Join(err1, err2, err3, err4, err5, err6, err7) != nil:
 		return refuse("a claim is missing or bad")
@@ -166,7 +167,7 @@ func peekSubject(raw string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	sub, err := idClaims(members).text("sub")
+	sub, err := idp.Claims(members).Text("sub")
 	return sub, err == nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Token types of RFC 8693, section 3.
@@ -85,11 +86,11 @@ func (x exchange) clientCredentials(ctx context.Context) (any, error) {
 
 // byAssertion mints for whom an identity token names.
 func (x exchange) byAssertion(ctx context.Context, raw string) (tokenAnswer, error) {
-	provider, err := x.providerOf(raw)
+	provider, err := idp.Pick(x.Providers, raw)
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	who, err := provider.identify(raw, expectation{Audiences: provider.Audiences}, x.now)
+	who, err := provider.Identify(raw, idp.Expectation{Audiences: provider.Audiences}, x.now)
 	if err != nil {
 		return tokenAnswer{}, err
 	}
@@ -139,9 +140,9 @@ func replayOf(err error) error {
 }
 
 // mark is the mark of an identity token as used for m.
-func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
-	own := []string{"jti", who.id}
-	if who.id == "" {
+func (x exchange) mark(who idp.Assertion, raw string, m minted) (*usedOnce, error) {
+	own := []string{"jti", who.ID}
+	if who.ID == "" {
 		// Without the signature: an ECDSA signature has a twin that anybody can
 		// compute, and the pair would count as two tokens.
 		own = []string{"signed part", raw[:strings.LastIndexByte(raw, '.')]}

@@ -20,12 +20,12 @@ const (
 	NoticeEvery = time.Hour
 
 	day         = 24 * time.Hour
-	noticeLate  = 7 * day         // How long after a key has expired its owner is still told that it has.
-	noticesKept = 60 * day        // A notice that could be due again is younger.
-	noticePoll  = time.Second     // How often the clock is looked at: it may jump, as after a suspend.
-	noticeRetry = time.Minute     // After a failure.
-	alarmQuiet  = time.Hour       // For how long the like of an alarm is not told again: the audit has each.
-	alarmTime   = 5 * time.Second // To keep one.
+	noticeLate  = 7 * day                // How long after a key has expired its owner is still told that it has.
+	noticesKept = 60 * day               // A notice that could be due again is younger.
+	noticePoll  = 100 * time.Millisecond // How often the clock is looked at: it may jump, as after a suspend.
+	noticeRetry = time.Minute            // After a failure.
+	alarmQuiet  = time.Hour              // For how long the like of an alarm is not told again: the audit has each.
+	alarmTime   = 5 * time.Second        // To keep one.
 )
 
 // noticeDays are how many days before a date people are told of it, the last

@@ -9,6 +9,7 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Reasons that only this room knows. Each is fit to be shown.
@@ -92,9 +93,9 @@ var refusals = []struct {
 	{policy.ErrSecrets, http.StatusConflict, "conflict", "no_public_keys"},
 	{policy.ErrLastSecret, http.StatusConflict, "conflict", "last_secret"},
 	{policy.ErrCursor, http.StatusBadRequest, "invalid_request", "cursor"},
-	{errIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
-	{errProviderRefused, http.StatusBadRequest, "invalid_grant", "identity"},
-	{errProviderAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
+	{idp.ErrIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
+	{idp.ErrRefused, http.StatusBadRequest, "invalid_grant", "identity"},
+	{idp.ErrAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
 	{errNoAudit, http.StatusServiceUnavailable, "temporarily_unavailable", "audit"},
 }
 

@@ -71,7 +71,7 @@ func New(db *sql.DB, pepper []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	versions, err := db.Prepare(strings.Replace(`SELECT id, version FROM machine_keys WHERE id IN (IDS)`, "IDS", placeholders(1, staleRows), 1))
+	versions, err := db.PrepareContext(context.Background(), strings.Replace(`SELECT id, version FROM machine_keys WHERE id IN (IDS)`, "IDS", placeholders(1, staleRows), 1))
 	if err != nil {
 		return nil, fmt.Errorf("preparing to read keys: %w", err)
 	}

@@ -192,5 +192,8 @@ func serveAt(t *testing.T, addr string, h http.Handler) {
 	srv.Listener = listenAt(t, addr)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
 	srv.Start()
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() {
+		srv.CloseClientConnections() // Long polls end with the test.
+		srv.Close()
+	})
 }
