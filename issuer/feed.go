@@ -35,6 +35,7 @@ type published struct {
 	set    *revocation.Set
 	signed string
 	etag   string
+	tokens int           // How many tokens it revokes one by one.
 	after  chan struct{} // Closed when the next one is there.
 }
 
@@ -87,8 +88,14 @@ func (f *feed) refresh(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("signing revocations: %w", err)
 	}
+	tokens := 0
+	for _, e := range d.Entries {
+		if e.What == revocation.Token {
+			tokens++
+		}
+	}
 	f.held.Store(&published{
-		set: revocation.NewSet(d), signed: signed, after: make(chan struct{}),
+		set: revocation.NewSet(d), signed: signed, tokens: tokens, after: make(chan struct{}),
 		etag: `"` + strconv.FormatInt(d.Generation, 10) + "-" + strconv.FormatInt(d.IssuedAt.Unix(), 10) + `"`,
 	})
 	close(old.after)

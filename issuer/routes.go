@@ -39,6 +39,7 @@ func (s *Server) routes() http.Handler {
 	r.Handle("/.well-known/oauth-authorization-server", s.metadata()).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/.well-known/openid-configuration", s.metadata()).Methods(http.MethodGet, http.MethodHead)
 	handle(http.MethodGet, "/revocations", s.revocations)
+	handle(http.MethodHead, "/revocations", s.revocations)
 	handle(http.MethodPost, "/leaked", s.leaked)
 	r.HandleFunc("/style.css", pages.Style).Methods(http.MethodGet)
 

@@ -183,7 +183,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if v, err = x.askAgain(ctx, id, v, x.now); err != nil {
 		return nil, err
 	}
-	m, err := x.mint(ctx, &v.Identity, false)
+	m, err := x.mint(ctx, &v.Identity, x.loginAt(v.Identity.Issuer).CapExpiry)
 	if err != nil {
 		return nil, err
 	}
@@ -297,8 +297,8 @@ func (x exchange) endReplayed(ctx context.Context, id string, who policy.Identit
 // askAgain has the provider vouch for the identity once more and keeps what it
 // says at once: its refresh token may have rotated too.
 func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Time) (session, error) {
-	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == v.Identity.Issuer && p.ClientID != "" })
-	if i < 0 {
+	provider := s.loginAt(v.Identity.Issuer)
+	if provider == nil {
 		return session{}, fmt.Errorf("%w: it is no longer on the list", idp.ErrRefused)
 	}
 	if v.Refresh == "" {
@@ -308,7 +308,7 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		}
 		return v, nil
 	}
-	p, err := s.Providers[i].Ask(ctx, v.Refresh, now)
+	p, err := provider.Ask(ctx, v.Refresh, now)
 	if err == nil && p.Identity.Subject != v.Identity.Subject {
 		err = fmt.Errorf("%w: it names somebody else now", idp.ErrRefused)
 	}
@@ -333,6 +333,15 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		return session{}, fmt.Errorf("keeping a session: %w", err)
 	}
 	return v, s.vouched(ctx, v.Identity, now)
+}
+
+// loginAt is the provider of that issuer that people log in at, or nil.
+func (s *Server) loginAt(issuer string) *Provider {
+	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == issuer && p.ClientID != "" })
+	if i < 0 {
+		return nil
+	}
+	return s.Providers[i]
 }
 
 // person is who sent a request to the API.
