@@ -21,6 +21,7 @@ import (
 	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // maxBody bounds the body of a request to the API.
@@ -227,7 +228,7 @@ const maxKeyText = 200
 func textInto(to *string) func(strictjson.Value) bool {
 	return func(v strictjson.Value) (ok bool) {
 		*to, ok = v.Text()
-		return ok && len(*to) <= maxKeyText && printable(*to)
+		return ok && len(*to) <= maxKeyText && idp.Printable(*to)
 	}
 }
 

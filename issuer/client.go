@@ -13,6 +13,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // typeClientAssertion is the only kind of client_assertion (RFC 7523, section
@@ -126,31 +127,29 @@ func (s *Server) authenticateSigned(ctx context.Context, c credentials, now time
 	if err != nil {
 		return refuse(err.Error())
 	}
-	claims := idClaims(members)
-	iss, err1 := claims.text("iss")
-	sub, err2 := claims.text("sub")
-	// One text, and the issuer's own name: an assertion that was made for another
+	claims := idp.Claims(members)
+	iss, err1 := claims.Text("iss")
+	sub, err2 := claims.Text("sub")
+	// The issuer's own name and no other: an assertion that was made for another
 	// server, or for several, is no proof to us.
-	aud, err3 := claims.text("aud")
-	jti, err4 := claims.text("jti")
-	expires, err5 := claims.time("exp")
-	issued, err6 := claims.optionalTime("iat")
-	before, err7 := claims.optionalTime("nbf")
+	audiences, err3 := claims.OneOrMore("aud")
+	jti, err4 := claims.Text("jti")
+	expires, err5 := claims.Time("exp")
+	issued, err6 := claims.OptionalTime("iat")
+	before, err7 := claims.OptionalTime("nbf")
 	switch {
 	case errors.Join(err1, err2, err3, err4, err5, err6, err7) != nil:
 		return refuse("a claim is missing or bad")
 	case iss != id || sub != id:
 		return refuse("iss and sub must both be its id")
-	case aud != s.URL:
-		return refuse("aud must be " + s.URL)
+	case len(audiences) != 1 || audiences[0] != s.URL:
+		return refuse("aud must be " + s.URL + " and nothing else")
 	case !now.Before(expires) || expires.After(now.Add(maxClientLife)):
 		return refuse("it has expired, or lives longer than 5 minutes")
 	case issued.After(now.Add(clientSkew)) || before.After(now.Add(clientSkew)):
 		return refuse("it comes from the future")
 	}
-	return client{key, 1, &usedOnce{
-		issuer: "client " + id, fingerprint: digest("jti", jti), key: id, at: now, forget: expires.Add(time.Minute),
-	}}, nil
+	return client{key, 1, &usedOnce{mark: newMark("client "+id, "jti", jti), key: id, at: now, forget: expires.Add(time.Minute), again: errProofUsed}}, nil
 }
 
 // peekSubject reads "sub" off an assertion of which nothing is proven yet, only
@@ -168,7 +167,7 @@ func peekSubject(raw string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	sub, err := idClaims(members).text("sub")
+	sub, err := idp.Claims(members).Text("sub")
 	return sub, err == nil
 }
 
@@ -208,7 +207,7 @@ func (s *Server) spend(ctx context.Context, c *client) error {
 		}
 	}
 	if errors.Is(err, errUsed) {
-		return errReplay
+		return errClientReplay
 	}
 	return err
 }

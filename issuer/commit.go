@@ -18,13 +18,18 @@ import (
 // usedOnce is the mark of an assertion that must not come twice. It outlives the
 // assertion, restarts and replicas included.
 type usedOnce struct {
-	issuer      string
-	fingerprint []byte
-	key         string // The machine key that used it.
-	at          time.Time
-	request     []byte // Digest of what was asked for.
-	sealed      []byte // The answer, for an honest retry. Nil: there is none.
-	forget      time.Time
+	mark    string // See newMark.
+	key     string // The machine key that used it.
+	at      time.Time
+	request []byte // Digest of what was asked for.
+	sealed  []byte // The answer, for an honest retry. Nil: there is none.
+	forget  time.Time
+	again   error // What it means that it was there already. Matches errUsed.
+}
+
+// newMark names an assertion by its issuer and what is its own.
+func newMark(issuer string, own ...string) string {
+	return string(digest(append([]string{issuer}, own...)...))
 }
 
 // use is what a token leaves in the database before it is let out.
@@ -40,6 +45,8 @@ type use struct {
 var (
 	errUsed     = errors.New("an assertion was used before")
 	errStaleKey = errors.New("the machine key has changed since it was read")
+
+	errProofUsed = fmt.Errorf("%w: the client's own", errUsed)
 )
 
 const (
@@ -49,7 +56,7 @@ const (
 
 	// Where others are on their way, a group waits for them: a transaction costs
 	// as much CPU as two exchanges, whether it keeps one use or thirty.
-	gatherFor      = time.Millisecond
+	gatherFor      = 2 * time.Millisecond
 	gatherSiblings = 4
 )
 
@@ -65,6 +72,7 @@ type committer struct {
 	mu      sync.Mutex
 	busy    bool
 	waiting []*use
+	inserts [maxRows + 1]*sql.Stmt // By how many marks they insert.
 }
 
 // commit returns nil when the use is kept; errUsed where one of its marks was
@@ -145,60 +153,79 @@ func (c *committer) writeIn(ctx context.Context, tx *sql.Tx, group []*use) error
 			continue
 		}
 		for _, m := range u.marks {
-			if owner[m.name()] != nil {
-				u.err = errUsed
+			if owner[m.mark] != nil {
+				u.err = errors.Join(u.err, m.again)
 				continue
 			}
-			owner[m.name()] = u
+			owner[m.mark] = u
 			marks = append(marks, m)
 		}
 	}
 	// In one order everywhere, so that two issuers never wait for each other.
-	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.name(), b.name()) })
+	slices.SortFunc(marks, func(a, b *usedOnce) int { return strings.Compare(a.mark, b.mark) })
 	kept := make(map[string]bool, len(marks))
 	for chunk := range slices.Chunk(marks, maxRows) {
-		if err := insertMarks(ctx, tx, chunk, kept); err != nil {
+		if err := c.insert(ctx, tx, chunk, kept); err != nil {
 			return err
 		}
 	}
-	for name, u := range owner {
-		if !kept[name] {
-			u.err = errUsed
+	for _, m := range marks {
+		if u := owner[m.mark]; !kept[m.mark] {
+			u.err = errors.Join(u.err, m.again)
 		}
 	}
 	return nil
 }
 
-func (m *usedOnce) name() string { return m.issuer + "\x00" + string(m.fingerprint) }
+const markColumns = 6
 
-const insertRows = `INSERT INTO used_assertions (issuer, fingerprint, key_id, used_at, request, sealed, forget_at)
-	VALUES ROWS ON CONFLICT (issuer, fingerprint) DO NOTHING RETURNING issuer, fingerprint`
-
-// insertMarks inserts those that are not there yet, and notes their names.
-func insertMarks(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
-	const columns = 7
-	args := make([]any, 0, columns*len(marks))
-	var rows strings.Builder
-	for i, m := range marks {
-		rows.WriteString([]string{"(", ", ("}[min(i, 1)])
-		for column := range columns {
-			rows.WriteString([]string{"$", ", $"}[min(column, 1)])
-			rows.WriteString(strconv.Itoa(len(args) + column + 1))
-		}
-		rows.WriteByte(')')
-		args = append(args, m.issuer, m.fingerprint, m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
+// inserting returns the statement that inserts n marks, prepared once.
+func (c *committer) inserting(ctx context.Context, n int) (*sql.Stmt, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.inserts[n] != nil {
+		return c.inserts[n], nil
 	}
-	found, err := tx.QueryContext(ctx, strings.Replace(insertRows, "ROWS", rows.String(), 1), args...)
+	var rows strings.Builder
+	for i := range n * markColumns {
+		switch {
+		case i == 0:
+		case i%markColumns == 0:
+			rows.WriteString("), (")
+		default:
+			rows.WriteString(", ")
+		}
+		rows.WriteString("$" + strconv.Itoa(i+1))
+	}
+	stmt, err := c.db.PrepareContext(ctx, strings.Replace(`INSERT INTO used_assertions
+		(mark, key_id, used_at, request, sealed, forget_at) VALUES (ROWS) ON CONFLICT (mark) DO NOTHING RETURNING mark`, "ROWS", rows.String(), 1))
+	if err == nil {
+		c.inserts[n] = stmt
+	}
+	return stmt, err
+}
+
+// insert inserts those marks that are not there yet, and notes their names.
+func (c *committer) insert(ctx context.Context, tx *sql.Tx, marks []*usedOnce, kept map[string]bool) error {
+	stmt, err := c.inserting(ctx, len(marks))
+	if err != nil {
+		return err
+	}
+	args := make([]any, 0, markColumns*len(marks))
+	for _, m := range marks {
+		args = append(args, []byte(m.mark), m.key, m.at.Unix(), orEmpty(m.request), orEmpty(m.sealed), m.forget.Unix())
+	}
+	found, err := tx.StmtContext(ctx, stmt).QueryContext(ctx, args...)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = found.Close() }()
 	for found.Next() {
-		var m usedOnce
-		if err := found.Scan(&m.issuer, &m.fingerprint); err != nil {
+		var mark []byte
+		if err := found.Scan(&mark); err != nil {
 			return err
 		}
-		kept[m.name()] = true
+		kept[string(mark)] = true
 	}
 	return found.Err()
 }

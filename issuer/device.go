@@ -17,6 +17,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/store"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 	"github.com/hourpass/hourpass/issuer/internal/pages"
 )
 
@@ -220,7 +221,7 @@ func (s *Server) sameOrigin(r *http.Request) error {
 
 // confirmPage follows the login of somebody who entered a device's code: they
 // see who asks, from where, and decide (RFC 8628, sections 3.3 and 5.4).
-func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p proof, now time.Time) error {
+func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p idp.Proof, now time.Time) error {
 	_, d, err := s.pendingDevice(r.Context(), l.Device, now)
 	if err != nil {
 		return err
@@ -228,7 +229,7 @@ func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p 
 	// What the browser was known by before it logged in is known by no more.
 	browser, ticket := rand.Text(), rand.Text()
 	s.setBrowser(w, browser)
-	d.Session = session{Identity: p.identity, Refresh: p.refresh}
+	d.Session = session{Identity: p.Identity, Refresh: p.Refresh}
 	d.Browser, d.Ticket = s.Sealer.MAC(macState, []byte(browser)), s.Sealer.MAC(macState, []byte(ticket))
 	sealed, err := s.sealDevice(l.Device, d)
 	if err != nil {
@@ -238,7 +239,7 @@ func (s *Server) confirmPage(w http.ResponseWriter, r *http.Request, l login, p 
 		return fmt.Errorf("keeping a device's login: %w", err)
 	}
 	return pages.Write(w, http.StatusOK, pages.Confirm{
-		Identity: p.identity.String(), UserCode: d.UserCode, Device: d.Name, Address: d.Address, Ticket: ticket,
+		Identity: p.Identity.String(), UserCode: d.UserCode, Device: d.Name, Address: d.Address, Ticket: ticket,
 		Ago: now.Sub(d.AskedAt).Truncate(time.Second).String() + " ago",
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Token types of RFC 8693, section 3.
@@ -85,11 +86,11 @@ func (x exchange) clientCredentials(ctx context.Context) (any, error) {
 
 // byAssertion mints for whom an identity token names.
 func (x exchange) byAssertion(ctx context.Context, raw string) (tokenAnswer, error) {
-	provider, err := x.providerOf(raw)
+	provider, err := idp.Pick(x.Providers, raw)
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	who, err := provider.identify(raw, expectation{Audiences: provider.Audiences}, x.now)
+	who, err := provider.Identify(raw, idp.Expectation{Audiences: provider.Audiences}, x.now)
 	if err != nil {
 		return tokenAnswer{}, err
 	}
@@ -115,12 +116,12 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 		}
 	}
 	err := x.uses.commit(x.client.key, marks...)
-	if errors.Is(err, errUsed) && mark != nil && x.client.proof == nil {
+	if errors.Is(err, errUsed) && mark != nil && !errors.Is(err, errProofUsed) {
 		m, err = x.retry(ctx, mark)
 	}
 	if errors.Is(err, errUsed) {
 		x.alarm(ctx, replayAlert(x.client.key, "assertion", "An assertion that was used before was presented again", x.rec, x.now))
-		err = errReplay
+		err = replayOf(err)
 	}
 	if err != nil {
 		return tokenAnswer{}, err
@@ -130,13 +131,21 @@ func (x exchange) use(ctx context.Context, m minted, mark *usedOnce) (tokenAnswe
 	return m.answer(x.now), nil
 }
 
+// replayOf says which of the assertions was used before.
+func replayOf(err error) error {
+	if errors.Is(err, errProofUsed) {
+		return errClientReplay
+	}
+	return errReplay
+}
+
 // mark is the mark of an identity token as used for m.
-func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
-	fingerprint := digest("jti", who.id)
-	if who.id == "" {
+func (x exchange) mark(who idp.Assertion, raw string, m minted) (*usedOnce, error) {
+	own := []string{"jti", who.ID}
+	if who.ID == "" {
 		// Without the signature: an ECDSA signature has a twin that anybody can
 		// compute, and the pair would count as two tokens.
-		fingerprint = digest("signed part", raw[:strings.LastIndexByte(raw, '.')])
+		own = []string{"signed part", raw[:strings.LastIndexByte(raw, '.')]}
 	}
 	plain, err := json.Marshal(m)
 	if err != nil {
@@ -147,9 +156,9 @@ func (x exchange) mark(who assertion, raw string, m minted) (*usedOnce, error) {
 		return nil, fmt.Errorf("keeping a used identity token: %w", err)
 	}
 	return &usedOnce{
-		issuer: who.Issuer, fingerprint: fingerprint, key: x.client.key.ID, at: x.now,
+		mark: newMark(who.Issuer, own...), key: x.client.key.ID, at: x.now,
 		request: digest(x.req.Grant, x.req.Scope.String(), fmt.Sprint(x.req.HasScope), x.req.Audience),
-		sealed:  sealed, forget: who.Expires.Add(time.Minute),
+		sealed:  sealed, forget: who.Expires.Add(time.Minute), again: errUsed,
 	}, nil
 }
 
@@ -159,8 +168,7 @@ func (x exchange) retry(ctx context.Context, mark *usedOnce) (minted, error) {
 	var usedBy string
 	var usedAt int64
 	var request, sealed []byte
-	err := x.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE issuer = $1 AND fingerprint = $2`,
-		mark.issuer, mark.fingerprint).Scan(&usedBy, &usedAt, &request, &sealed)
+	err := x.DB.QueryRowContext(ctx, `SELECT key_id, used_at, request, sealed FROM used_assertions WHERE mark = $1`, []byte(mark.mark)).Scan(&usedBy, &usedAt, &request, &sealed)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return minted{}, errUsed // Forgotten between the two queries.

@@ -6,8 +6,9 @@
 // the handler, token.go parses the form once and authenticates the machine key,
 // exchange.go or session.go establishes the identity of that grant, policy.Decide
 // decides, and mint.go writes the audit record and only then lets the token out.
-// login.go is the way of a browser, sso.go all talk with identity providers, and
-// keysapi.go what a person may do with keys of their own.
+// login.go is the way of a browser, device.go that of a device without one,
+// internal/idp all talk with identity providers, and api.go with its siblings what
+// a person may do.
 //
 // It holds no private key and no key's secret: it sees them through [Signer] and
 // [Keys].
@@ -32,6 +33,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Signer turns a payload into a compact JWS whose header says typ.
@@ -186,7 +188,7 @@ func New(c Config) (*Server, error) {
 	}
 	u, err := url.Parse(c.URL)
 	check(err == nil && u.Host != "" && u.Path == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil &&
-		(u.Scheme == "https" || isLoopbackHTTP(u)), "url: want https://host[:port], without a path; http for loopback only")
+		(u.Scheme == "https" || idp.IsLoopbackHTTP(u)), "url: want https://host[:port], without a path; http for loopback only")
 	check(c.Lifetime > 0 && c.Lifetime <= token.MaxLifetime, "lifetime: want more than 0 and at most %s", token.MaxLifetime)
 	check(c.Session > 0 && c.Session <= 30*24*time.Hour, "session: want more than 0 and at most 30 days")
 	check(len(c.Audiences) > 0 && !slices.Contains(c.Audiences, ""), "audiences: want at least one, none empty")
@@ -271,17 +273,18 @@ func (s *Server) forget(ctx context.Context) error {
 	for {
 		now := s.Now()
 		for _, f := range []struct {
-			query string
-			after time.Duration // How much later than what the rows say.
+			query  string
+			before int64
 		}{
-			{`DELETE FROM device_logins WHERE expires_at < $1`, deviceLife}, // A device that asks too late is told so for a while.
-			{`DELETE FROM verifiers WHERE seen_at < $1`, forgetVerifier},
-			{`DELETE FROM revocations WHERE until < $1`, 0},
-			{`DELETE FROM logins WHERE expires_at < $1`, 0},
-			{`DELETE FROM sessions WHERE ends_at < $1`, 0},
-			{`DELETE FROM used_assertions WHERE forget_at < $1`, 0},
+			// A device that asks too late is told so for a while.
+			{`DELETE FROM device_logins WHERE expires_at < $1`, now.Add(-deviceLife).Unix()},
+			{`DELETE FROM verifiers WHERE seen_at < $1`, now.Add(-forgetVerifier).Unix()},
+			{`DELETE FROM revocations WHERE until < $1`, now.Unix()},
+			{`DELETE FROM logins WHERE expires_at < $1`, now.Unix()},
+			{`DELETE FROM sessions WHERE ends_at < $1`, now.Unix()},
+			{`DELETE FROM used_assertions WHERE forget_at < $1`, now.Unix()},
 		} {
-			if _, err := s.DB.ExecContext(ctx, f.query, now.Add(-f.after).Unix()); err != nil && ctx.Err() == nil {
+			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())
 			}
 		}

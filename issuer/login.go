@@ -19,6 +19,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // CLI is the one client that may start a browser login: the people's own
@@ -67,7 +68,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 		return badRequest("response_type must be code.")
 	case q["code_challenge_method"] != "S256" || len(q["code_challenge"]) != 43:
 		return badRequest("code_challenge must be there, with code_challenge_method=S256.")
-	case q["state"] == "" || len(q["state"]) > maxState || !printable(q["state"]):
+	case q["state"] == "" || len(q["state"]) > maxState || !idp.Printable(q["state"]):
 		return badRequest("state must be there, printable and at most 512 characters.")
 	}
 	provider, err := s.loginProvider(q["provider"])
@@ -90,7 +91,7 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, provider *Pr
 	}
 	l.Provider, l.Nonce, l.Verifier, l.Browser = provider.Name, rand.Text(), oauth2.GenerateVerifier(), s.Sealer.MAC(macState, []byte(browser))
 	state := rand.Text()
-	to, err := provider.authURL(s.callbackURL(provider), state, l.Nonce, l.Verifier)
+	to, err := provider.AuthURL(s.callbackURL(provider), state, l.Nonce, l.Verifier)
 	if err != nil {
 		return err
 	}
@@ -135,25 +136,25 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) error {
 
 // finishLogin takes the login that the browser comes back from, and has the
 // provider prove who it was.
-func (s *Server) finishLogin(r *http.Request, rec *audit.Record, now time.Time) (login, proof, error) {
+func (s *Server) finishLogin(r *http.Request, rec *audit.Record, now time.Time) (login, idp.Proof, error) {
 	l, provider, q, err := s.takeLogin(r, now)
 	if err != nil {
-		return login{}, proof{}, err
+		return login{}, idp.Proof{}, err
 	}
 	if q["error"] != "" {
 		// What the provider says is a stranger's text: neither shown nor sent on.
-		return login{}, proof{}, fmt.Errorf("%w: it answered with an error", errProviderRefused)
+		return login{}, idp.Proof{}, fmt.Errorf("%w: it answered with an error", idp.ErrRefused)
 	}
-	p, err := provider.redeem(r.Context(), s.callbackURL(provider), q["code"], l.Verifier, l.Nonce, now)
+	p, err := provider.Redeem(r.Context(), s.callbackURL(provider), q["code"], l.Verifier, l.Nonce, now)
 	if err != nil {
-		return login{}, proof{}, err
+		return login{}, idp.Proof{}, err
 	}
-	rec.Identity = p.identity.String()
+	rec.Identity = p.Identity.String()
 	return l, p, nil
 }
 
 // codeRedirect is where to send the browser, with a code of our own.
-func (s *Server) codeRedirect(ctx context.Context, l login, p proof, now time.Time) (string, error) {
+func (s *Server) codeRedirect(ctx context.Context, l login, p idp.Proof, now time.Time) (string, error) {
 	code, err := s.openSession(ctx, l, p, now)
 	if err != nil {
 		return "", err
@@ -203,7 +204,7 @@ func (s *Server) takeLogin(r *http.Request, now time.Time) (l login, p *Provider
 	if p, err = s.loginProvider(l.Provider); err != nil {
 		return login{}, nil, nil, err
 	}
-	if d := p.known.Load(); d == nil || d.responseISS && q["iss"] == "" || q["iss"] != "" && q["iss"] != p.Issuer {
+	if !p.Answers(q["iss"]) {
 		return fail("The answer does not come from the identity provider that was asked.")
 	}
 	res, err := s.DB.ExecContext(r.Context(), `DELETE FROM logins WHERE state_mac = $1`, mac)
@@ -310,15 +311,15 @@ func readQuery(r *http.Request, known ...string) (map[string]string, error) {
 }
 
 // openSession keeps a finished login and returns the code that opens it.
-func (s *Server) openSession(ctx context.Context, l login, p proof, now time.Time) (string, error) {
+func (s *Server) openSession(ctx context.Context, l login, p idp.Proof, now time.Time) (string, error) {
 	id, code := rand.Text(), randomToken("hpc_")
-	sealed, err := s.sealSession(id, session{Identity: p.identity, Refresh: p.refresh})
+	sealed, err := s.sealSession(id, session{Identity: p.Identity, Refresh: p.Refresh})
 	if err != nil {
 		return "", err
 	}
 	if _, err := s.DB.ExecContext(ctx, `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_mac, code_challenge, redirect_uri, code_ends_at,
 		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, $9, 0)`,
-		id, l.ClientID, s.identityMAC(p.identity.String()), sealed, s.Sealer.MAC(macCode, []byte(code)), l.Challenge, l.RedirectURI,
+		id, l.ClientID, s.identityMAC(p.Identity.String()), sealed, s.Sealer.MAC(macCode, []byte(code)), l.Challenge, l.RedirectURI,
 		now.Add(codeLife).Unix(), now.Add(s.Session).Unix()); err != nil {
 		return "", errors.Join(errors.New("keeping a login"), err)
 	}

@@ -57,6 +57,14 @@ func (x exchange) narrow(ctx context.Context, raw string) (tokenAnswer, error) {
 		return tokenAnswer{}, err
 	}
 	x.rec.Identity = parent.Subject
+	if err := x.ownerPresent(ctx, nil); err != nil {
+		return tokenAnswer{}, err
+	}
+	// The narrowed token is issued after whatever another issuer has just revoked,
+	// so that revocation would not find it: look for it now.
+	if err := x.feed.refresh(ctx, x.now); err != nil {
+		return tokenAnswer{}, err
+	}
 	if x.revoked(&parent, kid) {
 		return tokenAnswer{}, fmt.Errorf("%w: it was revoked", errSubjectToken)
 	}

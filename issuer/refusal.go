@@ -9,20 +9,22 @@ import (
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Reasons that only this room knows. Each is fit to be shown.
 var (
-	errNoKey   = errors.New("the client must authenticate with its machine key")
-	errGrant   = errors.New("this grant type is not supported")
-	errTarget  = errors.New("the audience is not one of this issuer's")
-	errReplay  = errors.New("this identity token was used before")
-	errCode    = errors.New("the authorization code is unknown, used or expired, or the proof does not match")
-	errRefresh = errors.New("the refresh token is unknown, used or expired: log in again")
-	errSession = errors.New("a fresh login is needed")
-	errNoAudit = errors.New("the decision could not be recorded")
-	errStale   = errors.New("the login is too long ago for this: log in again")
-	errRole    = errors.New("this is not yours to do")
+	errNoKey        = errors.New("the client must authenticate with its machine key")
+	errGrant        = errors.New("this grant type is not supported")
+	errTarget       = errors.New("the audience is not one of this issuer's")
+	errReplay       = errors.New("this identity token was used before")
+	errClientReplay = errors.New("this client assertion was used before")
+	errCode         = errors.New("the authorization code is unknown, used or expired, or the proof does not match")
+	errRefresh      = errors.New("the refresh token is unknown, used or expired: log in again")
+	errSession      = errors.New("a fresh login is needed")
+	errNoAudit      = errors.New("the decision could not be recorded")
+	errStale        = errors.New("the login is too long ago for this: log in again")
+	errRole         = errors.New("this is not yours to do")
 
 	errOwnerGone    = errors.New("the machine key's owner has not logged in for too long")
 	errSubjectToken = errors.New("the token to be narrowed is none of ours, or is over")
@@ -67,6 +69,7 @@ var refusals = []struct {
 	{errGrant, http.StatusBadRequest, "unsupported_grant_type", "grant_type"},
 	{errTarget, http.StatusBadRequest, "invalid_target", "audience"},
 	{errReplay, http.StatusBadRequest, "invalid_grant", "replayed"},
+	{errClientReplay, http.StatusUnauthorized, "invalid_client", "replayed"},
 	{errCode, http.StatusBadRequest, "invalid_grant", "code"},
 	{errRefresh, http.StatusBadRequest, "invalid_grant", "session"},
 	{errSession, http.StatusUnauthorized, "invalid_token", "session"},
@@ -90,9 +93,9 @@ var refusals = []struct {
 	{policy.ErrSecrets, http.StatusConflict, "conflict", "no_public_keys"},
 	{policy.ErrLastSecret, http.StatusConflict, "conflict", "last_secret"},
 	{policy.ErrCursor, http.StatusBadRequest, "invalid_request", "cursor"},
-	{errIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
-	{errProviderRefused, http.StatusBadRequest, "invalid_grant", "identity"},
-	{errProviderAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
+	{idp.ErrIdentity, http.StatusBadRequest, "invalid_grant", "identity"},
+	{idp.ErrRefused, http.StatusBadRequest, "invalid_grant", "identity"},
+	{idp.ErrAway, http.StatusServiceUnavailable, "temporarily_unavailable", "provider_away"},
 	{errNoAudit, http.StatusServiceUnavailable, "temporarily_unavailable", "audit"},
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/store"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // What a browser login opens at the issuer's own API, and for how long: to look
@@ -251,7 +252,7 @@ func (x exchange) endReplayed(ctx context.Context, id string, who policy.Identit
 func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Time) (session, error) {
 	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == v.Identity.Issuer && p.ClientID != "" })
 	if i < 0 {
-		return session{}, fmt.Errorf("%w: it is no longer on the list", errProviderRefused)
+		return session{}, fmt.Errorf("%w: it is no longer on the list", idp.ErrRefused)
 	}
 	if v.Refresh == "" {
 		// It can't be asked without the person, so its word ends when it said.
@@ -260,21 +261,21 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		}
 		return v, nil
 	}
-	p, err := s.Providers[i].ask(ctx, v.Refresh, now)
-	if err == nil && p.identity.Subject != v.Identity.Subject {
-		err = fmt.Errorf("%w: it names somebody else now", errProviderRefused)
+	p, err := s.Providers[i].Ask(ctx, v.Refresh, now)
+	if err == nil && p.Identity.Subject != v.Identity.Subject {
+		err = fmt.Errorf("%w: it names somebody else now", idp.ErrRefused)
 	}
-	if errors.Is(err, errProviderRefused) {
+	if errors.Is(err, idp.ErrRefused) {
 		err = errors.Join(err, s.endSession(ctx, id))
 	}
 	if err != nil {
 		return session{}, err
 	}
-	v.Refresh = p.refresh
-	if p.identity.AuthTime.IsZero() {
-		p.identity.AuthTime = v.Identity.AuthTime
+	v.Refresh = p.Refresh
+	if p.Identity.AuthTime.IsZero() {
+		p.Identity.AuthTime = v.Identity.AuthTime
 	}
-	v.Identity = p.identity
+	v.Identity = p.Identity
 	sealed, err := s.sealSession(id, v)
 	if err != nil {
 		return session{}, err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 	"github.com/hourpass/hourpass/issuer/internal/throttle"
 )
 
@@ -76,7 +77,7 @@ func (t throttles) start(addr netip.Addr, now time.Time) error {
 func (t throttles) mint(key string, now time.Time) error { return tooFast(t.mints.Take(key, now)) }
 
 // failures are the reasons that guessing would bring about.
-var failures = []error{policy.ErrUnknownKey, errNoKey, errIdentity, policy.ErrBinding, errCode, errRefresh, errReplay, errSession, errSubjectToken, errDevice}
+var failures = []error{policy.ErrUnknownKey, errNoKey, idp.ErrIdentity, policy.ErrBinding, errCode, errRefresh, errReplay, errClientReplay, errSession, errSubjectToken, errDevice}
 
 // failed counts a failure of an address and, where it is known, of the key that
 // was named. Beyond the budget it returns what to answer instead; that is not

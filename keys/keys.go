@@ -16,6 +16,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,8 @@ type Store struct {
 	pepper []byte
 	cache  *lru.Cache[string, record]
 
+	versions *sql.Stmt // See staleRows.
+
 	mu   sync.Mutex
 	uses map[secretID]use // Since the last [Store.Flush].
 }
@@ -68,7 +71,11 @@ func New(db *sql.DB, pepper []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db: db, pepper: pepper, cache: cache, uses: map[secretID]use{}}, nil
+	versions, err := db.PrepareContext(context.Background(), strings.Replace(`SELECT id, version FROM machine_keys WHERE id IN (IDS)`, "IDS", placeholders(1, staleRows), 1))
+	if err != nil {
+		return nil, fmt.Errorf("preparing to read keys: %w", err)
+	}
+	return &Store{db: db, pepper: pepper, cache: cache, versions: versions, uses: map[secretID]use{}}, nil
 }
 
 // secretMAC is what is stored of a secret. It covers the id too, so that a
@@ -134,38 +141,44 @@ func (s *Store) Get(ctx context.Context, id string) (policy.Key, error) {
 // Stale returns those of the keys that were changed since they were read, as of
 // within tx: whoever acts on a key asks in the transaction in which they act.
 func (s *Store) Stale(ctx context.Context, tx *sql.Tx, keys []policy.Key) ([]string, error) {
-	if len(keys) == 0 {
-		return nil, nil
-	}
 	versions := make(map[string]int64, len(keys))
-	ids := make([]any, len(keys))
-	for i, k := range keys {
-		ids[i] = k.ID
+	for chunk := range slices.Chunk(keys, staleRows) {
+		if err := s.readVersions(ctx, tx, chunk, versions); err != nil {
+			return nil, fmt.Errorf("reading keys' versions: %w", err)
+		}
 	}
-	query := strings.Replace(`SELECT id, version FROM machine_keys WHERE id IN (IDS)`, "IDS", placeholders(1, len(ids)), 1)
-	rows, err := tx.QueryContext(ctx, query, ids...)
+	var stale []string
+	for _, k := range keys {
+		if versions[k.ID] != k.Version && !slices.Contains(stale, k.ID) {
+			stale = append(stale, k.ID)
+		}
+	}
+	return stale, nil
+}
+
+// staleRows is how many versions one statement reads. Its text is always the
+// same, so that it is prepared once.
+const staleRows = 16
+
+func (s *Store) readVersions(ctx context.Context, tx *sql.Tx, keys []policy.Key, versions map[string]int64) error {
+	ids := make([]any, staleRows)
+	for i := range ids {
+		ids[i] = keys[min(i, len(keys)-1)].ID
+	}
+	rows, err := tx.StmtContext(ctx, s.versions).QueryContext(ctx, ids...)
 	if err != nil {
-		return nil, fmt.Errorf("reading keys' versions: %w", err)
+		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		var id string
 		var version int64
 		if err := rows.Scan(&id, &version); err != nil {
-			return nil, fmt.Errorf("reading keys' versions: %w", err)
+			return err
 		}
 		versions[id] = version
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("reading keys' versions: %w", err)
-	}
-	var stale []string
-	for _, k := range keys {
-		if versions[k.ID] != k.Version {
-			stale = append(stale, k.ID)
-		}
-	}
-	return stale, nil
+	return rows.Err()
 }
 
 // Forget has the next look at the key go to the database.

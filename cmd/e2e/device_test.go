@@ -48,7 +48,8 @@ func TestDevice(t *testing.T) {
 	h.waits("while the person thinks", d, "authorization_pending")
 	v.answer("approve")
 	v.ends("approved", http.StatusOK, "Logged in")
-	v.answer("approve")
+	v.submit("/device", url.Values{"user_code": {d.User}, "provider": {"corp"}})
+	v.ends("the code again, once approved", http.StatusBadRequest, "not known here")
 
 	var l login
 	h.mustPost("/token", "", pollForm(d), &l)

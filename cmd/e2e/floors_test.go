@@ -34,7 +34,8 @@ var ground = map[string][]string{
 var floors = map[string][]string{
 	"internal/store/storetest": {"internal/store", "internal/peers"}, // Test support: no program links it.
 
-	"issuer":                   {"ground", "mux", "go-oidc", "oauth2", "sync", "issuer/internal/pages", "issuer/internal/throttle"},
+	"issuer":                   {"ground", "mux", "oauth2", "sync", "issuer/internal/idp", "issuer/internal/pages", "issuer/internal/throttle"},
+	"issuer/internal/idp":      {"ground", "go-oidc", "oauth2"},
 	"issuer/internal/pages":    {},
 	"issuer/internal/throttle": {"golang-lru"},
 	"keys":                     {"ground", "keys/format", "golang-lru"},

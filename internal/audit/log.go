@@ -76,6 +76,9 @@ type waiting struct {
 	kept chan error
 }
 
+// gatherFor is how long a record waits for others, where others are likely.
+const gatherFor = 300 * time.Microsecond
+
 // maxPooled bounds what a record may leave in the pool.
 const maxPooled = 4 << 10
 
@@ -173,6 +176,11 @@ func (l *Log) run(w *writer) {
 	for {
 		select {
 		case first := <-l.pending:
+			if l.config.Durable && len(batch) > 1 {
+				// Those who came together last time are on their way again: a sync of
+				// the disk costs as much CPU as an exchange, whether for one or for all.
+				time.Sleep(gatherFor)
+			}
 			batch = l.keep(w, append(batch[:0], first))
 		case <-tick:
 			w.due = w.lines > 0

@@ -280,5 +280,7 @@ func (w *writer) close() error {
 		w.due = w.lines > 0
 		err = w.write(nil)
 	}
-	return errors.Join(err, w.unsigned, w.file.Close())
+	// What could not be signed was told to Problem, and is signed when the log is
+	// opened again.
+	return errors.Join(err, w.file.Close())
 }

@@ -90,14 +90,12 @@ CREATE TABLE people (
 
 -- Identity tokens that were exchanged. Each is good for one token.
 CREATE TABLE used_assertions (
-    issuer      TEXT NOT NULL,
-    fingerprint BYTEA NOT NULL,           -- SHA-256 of its jti, or of the whole where it has none
-    key_id      TEXT NOT NULL,
-    used_at     BIGINT NOT NULL,
-    request     BYTEA NOT NULL,           -- SHA-256 of what was asked for
-    sealed      BYTEA NOT NULL,           -- the answer, for an honest retry
-    forget_at   BIGINT NOT NULL,
-    PRIMARY KEY (issuer, fingerprint)
+    mark      BYTEA PRIMARY KEY,          -- SHA-256 of its issuer and jti, or of its signed part where it has none
+    key_id    TEXT NOT NULL,
+    used_at   BIGINT NOT NULL,
+    request   BYTEA NOT NULL,             -- SHA-256 of what was asked for
+    sealed    BYTEA NOT NULL,             -- the answer, for an honest retry
+    forget_at BIGINT NOT NULL
 );
 CREATE INDEX used_assertions_forget ON used_assertions (forget_at);
 

@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 )
 
 // A Requirement is what claims of an identity token must be: each one of the
-// patterns for it. Claims are named as in [ProviderConfig.Claims]. Of a claim
+// patterns for it. Claims are named as in [Config.Claims]. Of a claim
 // that is a list of texts, one must match.
 type Requirement map[string][]policy.Pattern
 
@@ -34,13 +34,13 @@ const (
 	maxMember = 128 // Bytes of each.
 )
 
-// idClaims are the members of an identity token. Names we do not ask for are the
+// Claims are the members of an identity token. Names we do not ask for are the
 // provider's business.
-type idClaims []strictjson.Member
+type Claims []strictjson.Member
 
 var errNoClaim = errors.New("missing")
 
-func (c idClaims) value(name string) (strictjson.Value, error) {
+func (c Claims) value(name string) (strictjson.Value, error) {
 	for _, m := range c {
 		if m.Name == name {
 			return m.Value, nil
@@ -50,7 +50,7 @@ func (c idClaims) value(name string) (strictjson.Value, error) {
 }
 
 // claim reads one claim with get, which says whether it has the right form.
-func claim[T any](c idClaims, name string, get func(strictjson.Value) (T, bool)) (T, error) {
+func claim[T any](c Claims, name string, get func(strictjson.Value) (T, bool)) (T, error) {
 	v, err := c.value(name)
 	if err != nil {
 		var zero T
@@ -71,30 +71,44 @@ func optional[T any](t T, err error) (T, error) {
 	return t, err
 }
 
-func (c idClaims) text(name string) (string, error) {
+// Text reads a text that is not empty and of at most 512 bytes.
+func (c Claims) Text(name string) (string, error) {
 	return claim(c, name, func(v strictjson.Value) (string, bool) {
 		s, ok := v.Text()
 		return s, ok && s != "" && len(s) <= maxText
 	})
 }
 
-func (c idClaims) time(name string) (time.Time, error) {
+// Time reads a NumericDate in whole seconds (RFC 7519, section 2).
+func (c Claims) Time(name string) (time.Time, error) {
 	return claim(c, name, func(v strictjson.Value) (time.Time, bool) {
 		n, ok := v.Int()
 		return time.Unix(n, 0).UTC(), ok && n > 0 && n < 253402300800 // Year 10000.
 	})
 }
 
-func (c idClaims) texts(name string) ([]string, error) {
+func (c Claims) texts(name string) ([]string, error) {
 	return claim(c, name, func(v strictjson.Value) ([]string, bool) {
 		list, ok := v.Texts(maxGroups)
 		return list, ok && !slices.ContainsFunc(list, func(s string) bool { return s == "" || len(s) > maxText })
 	})
 }
 
-func (c idClaims) optionalText(name string) (string, error)    { return optional(c.text(name)) }
-func (c idClaims) optionalTime(name string) (time.Time, error) { return optional(c.time(name)) }
-func (c idClaims) optionalTexts(name string) ([]string, error) { return optional(c.texts(name)) }
+// OneOrMore reads a claim that is one text or a list of texts (RFC 7519, section
+// 4.1.3).
+func (c Claims) OneOrMore(name string) ([]string, error) {
+	if list, err := c.texts(name); err == nil {
+		return list, nil
+	}
+	one, err := c.Text(name)
+	return []string{one}, err
+}
+
+func (c Claims) optionalText(name string) (string, error) { return optional(c.Text(name)) }
+
+// OptionalTime is [Claims.Time], and the zero time where the claim is absent.
+func (c Claims) OptionalTime(name string) (time.Time, error) { return optional(c.Time(name)) }
+func (c Claims) optionalTexts(name string) ([]string, error) { return optional(c.texts(name)) }
 
 // A claimPath leads to a claim: its name, then those of members within it.
 type claimPath []string
@@ -117,7 +131,7 @@ func parseClaim(text string) (claimPath, error) {
 }
 
 // find returns the value at the end of path.
-func (c idClaims) find(path claimPath) (strictjson.Value, error) {
+func (c Claims) find(path claimPath) (strictjson.Value, error) {
 	v, err := c.value(path[0])
 	for _, name := range path[1:] {
 		if err != nil {
@@ -130,7 +144,7 @@ func (c idClaims) find(path claimPath) (strictjson.Value, error) {
 		if bad != nil {
 			return v, bad
 		}
-		v, err = idClaims(members).value(name)
+		v, err = Claims(members).value(name)
 	}
 	if err == nil && v.Kind == strictjson.KindNull {
 		return v, errNoClaim
@@ -152,7 +166,7 @@ func scalar(v strictjson.Value) (string, bool) {
 
 // mapped returns the claims that the configuration maps, as far as the token has
 // them. Empty ones are as good as absent.
-func (c idClaims) mapped(paths map[string]claimPath) (map[string]string, error) {
+func (c Claims) mapped(paths map[string]claimPath) (map[string]string, error) {
 	var claims map[string]string
 	for name, path := range paths {
 		v, err := c.find(path)
@@ -177,7 +191,7 @@ func (c idClaims) mapped(paths map[string]claimPath) (map[string]string, error) 
 // groups returns the identity's groups. A provider that has more of them than
 // fit says where to ask instead (Entra's overage); then they are unknown, which
 // is not the same as none.
-func (c idClaims) groups(path claimPath) (groups []string, unknown bool, err error) {
+func (c Claims) groups(path claimPath) (groups []string, unknown bool, err error) {
 	if path == nil {
 		return nil, false, nil
 	}
@@ -197,7 +211,7 @@ func (c idClaims) groups(path claimPath) (groups []string, unknown bool, err err
 
 // leavesOut tells whether the provider says that the claim is elsewhere (OpenID
 // Connect Core 1.0, section 5.6.2) or, as Entra does, that there are groups.
-func (c idClaims) leavesOut(name string) bool {
+func (c Claims) leavesOut(name string) bool {
 	for _, m := range c {
 		switch {
 		case m.Name == "_claim_names":
@@ -205,7 +219,7 @@ func (c idClaims) leavesOut(name string) bool {
 			if err != nil {
 				return true
 			}
-			if _, err := idClaims(elsewhere).value(name); err == nil {
+			if _, err := Claims(elsewhere).value(name); err == nil {
 				return true
 			}
 		case m.Name == "hasgroups" && string(m.Raw) != "false", strings.HasPrefix(m.Name, name+":src"):
@@ -242,7 +256,7 @@ func newRule(r Requirement) (rule, error) {
 
 // check returns why the claims break the rule. The error names the claim but not
 // its value.
-func (r rule) check(c idClaims) error {
+func (r rule) check(c Claims) error {
 	for _, want := range r {
 		v, err := c.find(want.path)
 		if err != nil {
@@ -267,7 +281,7 @@ func (want ruleClaim) matches(value string) bool {
 }
 
 // checkAny wants one of the rules to hold, if there are any.
-func checkAny(rules []rule, c idClaims) error {
+func checkAny(rules []rule, c Claims) error {
 	var why error
 	for _, r := range rules {
 		if why = r.check(c); why == nil {

@@ -1,4 +1,4 @@
-package issuer_test
+package idp_test
 
 import (
 	"encoding/json"
@@ -11,21 +11,21 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/policy"
-	"github.com/hourpass/hourpass/issuer"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // A vendor is a provider as its makers document it: a configuration, a token of
 // theirs, what identity that is, and what must not be one.
 type vendor struct {
-	config  issuer.ProviderConfig
+	config  idp.Config
 	token   string
 	subject string
 	claims  map[string]string
 	groups  []string
 
-	good    map[string]func(*idToken)               // Still accepted, as the same subject unless it changes that.
-	refused map[string]func(*idToken)               // What spoils the token.
-	load    map[string]func(*issuer.ProviderConfig) // What spoils the configuration.
+	good    map[string]func(*idToken)    // Still accepted, as the same subject unless it changes that.
+	refused map[string]func(*idToken)    // What spoils the token.
+	load    map[string]func(*idp.Config) // What spoils the configuration.
 
 	survives []string // Of anyToken.
 }
@@ -48,8 +48,8 @@ func drop(name string) func(*idToken) { return func(t *idToken) { delete(t.claim
 
 func head(name string, value any) func(*idToken) { return func(t *idToken) { t.header[name] = value } }
 
-func require(r ...issuer.Requirement) func(*issuer.ProviderConfig) {
-	return func(c *issuer.ProviderConfig) { c.Require = r }
+func require(r ...idp.Requirement) func(*idp.Config) {
+	return func(c *idp.Config) { c.Require = r }
 }
 
 const (
@@ -60,7 +60,7 @@ const (
 
 var vendors = map[string]vendor{
 	"github": {
-		config: issuer.ProviderConfig{Type: "github", Audiences: []string{"hourpass"}, Require: []issuer.Requirement{{"repository_owner_id": exactly("65")}}},
+		config: idp.Config{Type: "github", Audiences: []string{"hourpass"}, Require: []idp.Requirement{{"repository_owner_id": exactly("65")}}},
 		token: `{"header": {"typ": "JWT", "alg": "RS256", "x5t": "example-thumbprint"}, "claims": {
 			"jti": "example-id", "sub": "repo:octo-org/octo-repo:environment:prod", "environment": "prod", "aud": "hourpass",
 			"ref": "refs/heads/main", "sha": "example-sha", "repository": "octo-org/octo-repo", "repository_owner": "octo-org",
@@ -90,25 +90,25 @@ var vendors = map[string]vendor{
 			"no typ":             func(t *idToken) { delete(t.header, "typ") },
 			"eleven minutes old": set("iat", moment.Add(-11*time.Minute).Unix()),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
+		load: map[string]func(*idp.Config){
 			"aud only":               require(),
-			"a pin by name":          require(issuer.Requirement{"repository_owner": exactly("octo-org")}),
-			"a pin by the subject":   require(issuer.Requirement{"sub": exactly("repo:octo-org/octo-repo:ref:refs/heads/main")}),
-			"a pin that is a regexp": require(issuer.Requirement{"repository_owner_id": exactly("~6.")}),
-			"one of two is a regexp": require(issuer.Requirement{"repository_owner_id": exactly("65", "~6.")}),
-			"one way without a pin":  require(issuer.Requirement{"repository_owner_id": exactly("65")}, issuer.Requirement{"ref": exactly("refs/heads/main")}),
-			"browser login":          func(c *issuer.ProviderConfig) { c.ClientID = "x" },
-			"under another type": func(c *issuer.ProviderConfig) {
+			"a pin by name":          require(idp.Requirement{"repository_owner": exactly("octo-org")}),
+			"a pin by the subject":   require(idp.Requirement{"sub": exactly("repo:octo-org/octo-repo:ref:refs/heads/main")}),
+			"a pin that is a regexp": require(idp.Requirement{"repository_owner_id": exactly("~6.")}),
+			"one of two is a regexp": require(idp.Requirement{"repository_owner_id": exactly("65", "~6.")}),
+			"one way without a pin":  require(idp.Requirement{"repository_owner_id": exactly("65")}, idp.Requirement{"ref": exactly("refs/heads/main")}),
+			"browser login":          func(c *idp.Config) { c.ClientID = "x" },
+			"under another type": func(c *idp.Config) {
 				c.Type, c.Issuer = "oidc", "https://token.actions.githubusercontent.com"
 			},
-			"an enterprise's, aud only": func(c *issuer.ProviderConfig) {
+			"an enterprise's, aud only": func(c *idp.Config) {
 				c.Issuer, c.Require = "https://token.actions.githubusercontent.com/octocorp", nil
 			},
 		},
 	},
 
 	"gitlab": {
-		config: issuer.ProviderConfig{Type: "gitlab", Audiences: []string{"https://hourpass.example.com"}, Require: []issuer.Requirement{{"namespace_id": exactly("72")}}},
+		config: idp.Config{Type: "gitlab", Audiences: []string{"https://hourpass.example.com"}, Require: []idp.Requirement{{"namespace_id": exactly("72")}}},
 		token: `{"header": {"typ": "JWT", "alg": "RS256"}, "claims": {
 			"namespace_id": "72", "namespace_path": "my-group", "project_id": "20", "project_path": "my-group/my-project", "user_id": "1",
 			"user_login": "sample-user", "user_email": "sample-user@example.com", "groups_direct": ["my-group/admins"], "pipeline_id": "574",
@@ -136,17 +136,17 @@ var vendors = map[string]vendor{
 			"a mapped claim that is a list":   set("ref", []string{"main"}),
 			"a mapped claim that is too long": set("ref", strings.Repeat("x", policy.MaxClaim+1)),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
+		load: map[string]func(*idp.Config){
 			"aud only":          require(),
-			"a pin by path":     require(issuer.Requirement{"namespace_path": exactly("my-group")}),
-			"a pin by aud":      require(issuer.Requirement{"aud": exactly("https://hourpass.example.com")}),
-			"mapped twice":      func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"project_id": "project_path"} },
-			"for GitLab itself": func(c *issuer.ProviderConfig) { c.Audiences = []string{"https://gitlab.com"} },
+			"a pin by path":     require(idp.Requirement{"namespace_path": exactly("my-group")}),
+			"a pin by aud":      require(idp.Requirement{"aud": exactly("https://hourpass.example.com")}),
+			"mapped twice":      func(c *idp.Config) { c.Claims = map[string]string{"project_id": "project_path"} },
+			"for GitLab itself": func(c *idp.Config) { c.Audiences = []string{"https://gitlab.com"} },
 		},
 	},
 
 	"kubernetes": {
-		config: issuer.ProviderConfig{Type: "kubernetes", Issuer: "https://kubernetes.default.svc", Audiences: []string{"hourpass"}},
+		config: idp.Config{Type: "kubernetes", Issuer: "https://kubernetes.default.svc", Audiences: []string{"hourpass"}},
 		token: `{"header": {"alg": "RS256"}, "claims": {
 			"aud": ["hourpass"], "iss": "https://kubernetes.default.svc", "jti": "ed9eab79-9dd4-4b4d-a2f4-cce8b4c5d6a5",
 			"kubernetes.io": {"namespace": "my-namespace", "node": {"name": "my-node", "uid": "646e7c5e-32d6-4d42-9dbd-e504e6cbe6b1"},
@@ -171,18 +171,18 @@ var vendors = map[string]vendor{
 			"an empty uid":              func(t *idToken) { t.nested("kubernetes.io", "serviceaccount")["uid"] = "" },
 			"of another cluster":        set("iss", "https://kubernetes.default.svc.cluster.local"),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"no issuer":                    func(c *issuer.ProviderConfig) { c.Issuer = "" },
-			"tokens for the API server":    func(c *issuer.ProviderConfig) { c.Audiences = []string{"https://kubernetes.default.svc"} },
-			"browser login":                func(c *issuer.ProviderConfig) { c.ClientID = "x" },
-			"a key set that is none":       func(c *issuer.ProviderConfig) { c.JWKS = []byte(`{"keys":[]}`) },
-			"a private key in the key set": func(c *issuer.ProviderConfig) { k := publicJWK("e", "sig"); k["d"] = "AA"; c.JWKS = keySet(k) },
+		load: map[string]func(*idp.Config){
+			"no issuer":                    func(c *idp.Config) { c.Issuer = "" },
+			"tokens for the API server":    func(c *idp.Config) { c.Audiences = []string{"https://kubernetes.default.svc"} },
+			"browser login":                func(c *idp.Config) { c.ClientID = "x" },
+			"a key set that is none":       func(c *idp.Config) { c.JWKS = []byte(`{"keys":[]}`) },
+			"a private key in the key set": func(c *idp.Config) { k := publicJWK("e", "sig"); k["d"] = "AA"; c.JWKS = keySet(k) },
 		},
 	},
 
 	"spiffe": {
 		survives: []string{"not saying when it was made"}, // JWT-SVID does not ask for it.
-		config: issuer.ProviderConfig{
+		config: idp.Config{
 			Type: "spiffe", TrustDomain: "prod.acme.com", Audiences: []string{"hourpass", "spiffe://prod.acme.com/hourpass"},
 			JWKS: keySet(publicJWK("e", "jwt-svid"), publicJWK("r", "x509-svid")),
 		},
@@ -212,17 +212,17 @@ var vendors = map[string]vendor{
 				t.header["alg"], t.header["kid"], t.kid = "RS256", "r", "r"
 			},
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"no trust domain":   func(c *issuer.ProviderConfig) { c.TrustDomain = "" },
-			"an id for it":      func(c *issuer.ProviderConfig) { c.TrustDomain = "spiffe://prod.acme.com" },
-			"capital letters":   func(c *issuer.ProviderConfig) { c.TrustDomain = "Prod.acme.com" },
-			"only certificates": func(c *issuer.ProviderConfig) { c.JWKS = keySet(publicJWK("r", "x509-svid")) },
-			"no keys":           func(c *issuer.ProviderConfig) { c.JWKS = nil },
+		load: map[string]func(*idp.Config){
+			"no trust domain":   func(c *idp.Config) { c.TrustDomain = "" },
+			"an id for it":      func(c *idp.Config) { c.TrustDomain = "spiffe://prod.acme.com" },
+			"capital letters":   func(c *idp.Config) { c.TrustDomain = "Prod.acme.com" },
+			"only certificates": func(c *idp.Config) { c.JWKS = keySet(publicJWK("r", "x509-svid")) },
+			"no keys":           func(c *idp.Config) { c.JWKS = nil },
 		},
 	},
 
 	"entra": {
-		config: issuer.ProviderConfig{Type: "entra", Tenant: tenant, Audiences: []string{"11112222-bbbb-3333-cccc-4444dddd5555"}},
+		config: idp.Config{Type: "entra", Tenant: tenant, Audiences: []string{"11112222-bbbb-3333-cccc-4444dddd5555"}},
 		token: `{"header": {"typ": "JWT", "alg": "RS256"}, "claims": {
 			"aud": "11112222-bbbb-3333-cccc-4444dddd5555", "iss": "https://login.microsoftonline.com/aaaabbbb-0000-cccc-1111-dddd2222eeee/v2.0",
 			"nbf": 1789999000, "idp": "https://sts.windows.net/aaaabbbb-0000-cccc-1111-dddd2222eeee/", "name": "Casey Jensen",
@@ -244,22 +244,22 @@ var vendors = map[string]vendor{
 			},
 			"of the old endpoint": set("iss", "https://sts.windows.net/aaaabbbb-0000-cccc-1111-dddd2222eeee/"),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"common":        func(c *issuer.ProviderConfig) { c.Tenant = "common" },
-			"organizations": func(c *issuer.ProviderConfig) { c.Tenant = "organizations" },
-			"consumers":     func(c *issuer.ProviderConfig) { c.Tenant = "9188040d-6c67-4c5b-b112-36a304b66dad" },
-			"a domain":      func(c *issuer.ProviderConfig) { c.Tenant = "contoso.com" },
-			"common's issuer": func(c *issuer.ProviderConfig) {
+		load: map[string]func(*idp.Config){
+			"common":        func(c *idp.Config) { c.Tenant = "common" },
+			"organizations": func(c *idp.Config) { c.Tenant = "organizations" },
+			"consumers":     func(c *idp.Config) { c.Tenant = "9188040d-6c67-4c5b-b112-36a304b66dad" },
+			"a domain":      func(c *idp.Config) { c.Tenant = "contoso.com" },
+			"common's issuer": func(c *idp.Config) {
 				c.Tenant, c.Issuer = "", "https://login.microsoftonline.com/common/v2.0"
 			},
-			"the issuer of another tenant": func(c *issuer.ProviderConfig) {
+			"the issuer of another tenant": func(c *idp.Config) {
 				c.Issuer = "https://login.microsoftonline.com/bbbbcccc-1111-dddd-2222-eeee3333ffff/v2.0"
 			},
-			"the address as subject": func(c *issuer.ProviderConfig) { c.SubjectClaim = "upn" },
-			"no type": func(c *issuer.ProviderConfig) {
+			"the address as subject": func(c *idp.Config) { c.SubjectClaim = "upn" },
+			"no type": func(c *idp.Config) {
 				c.Type, c.Tenant, c.Issuer = "", "", "https://login.microsoftonline.com/"+tenant+"/v2.0"
 			},
-			"no type, the old endpoint": func(c *issuer.ProviderConfig) {
+			"no type, the old endpoint": func(c *idp.Config) {
 				c.Type, c.Tenant, c.Issuer = "", "", "https://sts.windows.net/"+tenant+"/"
 			},
 		},
@@ -267,7 +267,7 @@ var vendors = map[string]vendor{
 
 	"entra, an application's access token": {
 		survives: []string{"an access token (RFC 9068)"},
-		config: issuer.ProviderConfig{
+		config: idp.Config{
 			Type: "entra", Tenant: tenant, Audiences: []string{"11112222-bbbb-3333-cccc-4444dddd5555"},
 			AccessTokens: true, AuthorizedParties: []string{"00001111-aaaa-2222-bbbb-3333cccc4444"},
 		},
@@ -287,7 +287,7 @@ var vendors = map[string]vendor{
 	},
 
 	"okta": {
-		config: issuer.ProviderConfig{Type: "okta", Issuer: "https://acme.okta.com", Audiences: []string{"uAaunofWkaDJxukCFeBx"}},
+		config: idp.Config{Type: "okta", Issuer: "https://acme.okta.com", Audiences: []string{"uAaunofWkaDJxukCFeBx"}},
 		token: `{"header": {"alg": "RS256"}, "claims": {
 			"ver": 1, "sub": "00uid4BxXw6I6TV4m0g3", "iss": "https://acme.okta.com", "aud": "uAaunofWkaDJxukCFeBx", "amr": ["pwd", "mfa"],
 			"jti": "ID.4eAWJOCMB3SX8XewDfVR", "auth_time": 1789990000, "at_hash": "cpqKfdQA5eH891Ff5oJr_Q", "name": "John Doe", "email": "john@acme.com",
@@ -304,16 +304,16 @@ var vendors = map[string]vendor{
 			"another org":                 set("iss", "https://emca.okta.com"),
 			"groups as one text":          set("groups", "ml-users"),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"no issuer":             func(c *issuer.ProviderConfig) { c.Issuer = "" },
-			"the org's own tokens":  func(c *issuer.ProviderConfig) { c.Audiences = []string{"https://acme.okta.com"} },
-			"an address as subject": func(c *issuer.ProviderConfig) { c.SubjectClaim = "preferred_username" },
+		load: map[string]func(*idp.Config){
+			"no issuer":             func(c *idp.Config) { c.Issuer = "" },
+			"the org's own tokens":  func(c *idp.Config) { c.Audiences = []string{"https://acme.okta.com"} },
+			"an address as subject": func(c *idp.Config) { c.SubjectClaim = "preferred_username" },
 		},
 	},
 
 	"google, a person": {
 		survives: []string{"asked for by its subject"},
-		config: issuer.ProviderConfig{Type: "google", Audiences: []string{"1234987819200.apps.googleusercontent.com"}, Require: []issuer.Requirement{
+		config: idp.Config{Type: "google", Audiences: []string{"1234987819200.apps.googleusercontent.com"}, Require: []idp.Requirement{
 			{"hd": exactly("acme.com")}, {"/google/compute_engine/project_number": exactly("739419398126")},
 		}},
 		token: `{"header": {"alg": "RS256", "typ": "JWT"}, "claims": {
@@ -330,19 +330,19 @@ var vendors = map[string]vendor{
 			"another client asked":    set("azp", "other.apps.googleusercontent.com"),
 			"made for another client": set("aud", "other.apps.googleusercontent.com"),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
+		load: map[string]func(*idp.Config){
 			"aud only":             require(),
-			"a pin by address":     require(issuer.Requirement{"email": exactly("ceo@acme.com")}),
-			"a pin by a regexp":    require(issuer.Requirement{"hd": exactly(`~.*\.acme\.com`)}),
-			"no type":              func(c *issuer.ProviderConfig) { c.Type, c.Issuer = "", "https://accounts.google.com" },
-			"an address for sub":   func(c *issuer.ProviderConfig) { c.SubjectClaim = "email" },
-			"a login by keys file": func(c *issuer.ProviderConfig) { c.ClientID = "x" },
+			"a pin by address":     require(idp.Requirement{"email": exactly("ceo@acme.com")}),
+			"a pin by a regexp":    require(idp.Requirement{"hd": exactly(`~.*\.acme\.com`)}),
+			"no type":              func(c *idp.Config) { c.Type, c.Issuer = "", "https://accounts.google.com" },
+			"an address for sub":   func(c *idp.Config) { c.SubjectClaim = "email" },
+			"a login by keys file": func(c *idp.Config) { c.ClientID = "x" },
 		},
 	},
 
 	"google, a service account": {
 		survives: []string{"asked for by its subject"},
-		config: issuer.ProviderConfig{Type: "google", Audiences: []string{"https://hourpass.example.com"}, Require: []issuer.Requirement{
+		config: idp.Config{Type: "google", Audiences: []string{"https://hourpass.example.com"}, Require: []idp.Requirement{
 			{"hd": exactly("acme.com")}, {"/google/compute_engine/project_number": exactly("739419398126")}, {"sub": exactly("117")},
 		}},
 		token: `{"header": {"alg": "RS256", "typ": "JWT"}, "claims": {
@@ -370,7 +370,7 @@ var vendors = map[string]vendor{
 	},
 
 	"keycloak": {
-		config: issuer.ProviderConfig{Type: "keycloak", Issuer: "https://sso.acme.com/realms/acme", Audiences: []string{"portal"}},
+		config: idp.Config{Type: "keycloak", Issuer: "https://sso.acme.com/realms/acme", Audiences: []string{"portal"}},
 		token: `{"header": {"alg": "RS256", "typ": "JWT"}, "claims": {
 			"jti": "d9f5c1a4", "iss": "https://sso.acme.com/realms/acme", "aud": "portal", "sub": "f7a6c0de-5c0f-4b1c-9a9d-3c1fd0a2b8c1", "typ": "ID", "azp": "portal",
 			"sid": "2b0e", "at_hash": "x2", "acr": "1", "email_verified": false, "preferred_username": "ada", "auth_time": 1789990000, "groups": ["/ml/users"],
@@ -387,15 +387,15 @@ var vendors = map[string]vendor{
 			"another realm":                      set("iss", "https://sso.acme.com/realms/master"),
 			"for an audience of ours by another": set("azp", "wiki"),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"plain http":                        func(c *issuer.ProviderConfig) { c.Issuer, c.JWKS = "http://sso.acme.com/realms/acme", nil },
-			"access tokens in the header alone": func(c *issuer.ProviderConfig) { c.Types = []string{"at+jwt"} },
-			"logout tokens":                     func(c *issuer.ProviderConfig) { c.Types = []string{"logout+jwt"} },
+		load: map[string]func(*idp.Config){
+			"plain http":                        func(c *idp.Config) { c.Issuer, c.JWKS = "http://sso.acme.com/realms/acme", nil },
+			"access tokens in the header alone": func(c *idp.Config) { c.Types = []string{"at+jwt"} },
+			"logout tokens":                     func(c *idp.Config) { c.Types = []string{"logout+jwt"} },
 		},
 	},
 
 	"dex": {
-		config: issuer.ProviderConfig{Type: "dex", Issuer: "https://dex.acme.com", Audiences: []string{"portal"}, Require: []issuer.Requirement{{"/federated_claims/connector_id": exactly("ldap")}}},
+		config: idp.Config{Type: "dex", Issuer: "https://dex.acme.com", Audiences: []string{"portal"}, Require: []idp.Requirement{{"/federated_claims/connector_id": exactly("ldap")}}},
 		token: `{"header": {"alg": "RS256"}, "claims": {
 			"iss": "https://dex.acme.com", "sub": "CgcyMzQyNzQ5EgRsZGFw", "aud": "portal", "at_hash": "bi96gOXZShvlWYtal9Eqiw", "email": "jane@acme.com",
 			"email_verified": true, "groups": ["admins", "developers"], "name": "jane", "federated_claims": {"connector_id": "ldap", "user_id": "2342749"}}}`,
@@ -408,14 +408,14 @@ var vendors = map[string]vendor{
 			"a connector of no account": set("federated_claims", "ldap"),
 			"cross-client, by another":  func(t *idToken) { t.claims["aud"], t.claims["azp"] = []string{"portal", "wiki"}, "wiki" },
 		},
-		load: map[string]func(*issuer.ProviderConfig){
+		load: map[string]func(*idp.Config){
 			"any connector": require(),
-			"a pin by name": require(issuer.Requirement{"preferred_username": exactly("jane")}),
+			"a pin by name": require(idp.Requirement{"preferred_username": exactly("jane")}),
 		},
 	},
 
 	"oidc": {
-		config: issuer.ProviderConfig{Issuer: "https://idp.acme.com", Audiences: []string{"portal"}, Claims: map[string]string{"dept": "https://acme.com/dept", "level": "/org/level", "flag": "/org/~1flag"}},
+		config: idp.Config{Issuer: "https://idp.acme.com", Audiences: []string{"portal"}, Claims: map[string]string{"dept": "https://acme.com/dept", "level": "/org/level", "flag": "/org/~1flag"}},
 		token: `{"header": {"alg": "ES256"}, "claims": {"iss": "https://idp.acme.com", "sub": "ada", "aud": "portal", "groups": [],
 			"https://acme.com/dept": "search", "org": {"level": 7, "/flag": true}, "empty": ""}}`,
 		subject: "ada",
@@ -437,42 +437,42 @@ var vendors = map[string]vendor{
 			"a line end in a claim":      set("https://acme.com/dept", "search\nadmin"),
 			"groups with an empty one":   set("groups", []string{""}),
 		},
-		load: map[string]func(*issuer.ProviderConfig){
-			"no issuer":        func(c *issuer.ProviderConfig) { c.Issuer = "" },
-			"an unknown type":  func(c *issuer.ProviderConfig) { c.Type = "saml" },
-			"a tenant":         func(c *issuer.ProviderConfig) { c.Tenant = tenant },
-			"a trust domain":   func(c *issuer.ProviderConfig) { c.TrustDomain = "acme.com" },
-			"shared, aud only": func(c *issuer.ProviderConfig) { c.Shared = true },
-			"shared, pinned by aud": func(c *issuer.ProviderConfig) {
+		load: map[string]func(*idp.Config){
+			"no issuer":        func(c *idp.Config) { c.Issuer = "" },
+			"an unknown type":  func(c *idp.Config) { c.Type = "saml" },
+			"a tenant":         func(c *idp.Config) { c.Tenant = tenant },
+			"a trust domain":   func(c *idp.Config) { c.TrustDomain = "acme.com" },
+			"shared, aud only": func(c *idp.Config) { c.Shared = true },
+			"shared, pinned by aud": func(c *idp.Config) {
 				c.Shared = true
-				c.Require = []issuer.Requirement{{"aud": exactly("portal")}}
+				c.Require = []idp.Requirement{{"aud": exactly("portal")}}
 			},
-			"an empty requirement":      require(issuer.Requirement{}),
-			"a requirement of nothing":  require(issuer.Requirement{"dept": nil}),
-			"a reserved name":           func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"act": "dept"} },
-			"a reserved name, may_act":  func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"may_act": "dept"} },
-			"a reserved name, sub":      func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"sub": "dept"} },
-			"a name of odd characters":  func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"De pt": "dept"} },
-			"a claim of no name":        func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"dept": ""} },
-			"a pointer to nothing":      func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"dept": "/"} },
-			"a claim of a long name":    func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"dept": strings.Repeat("a", 129)} },
-			"a pointer too deep":        func(c *issuer.ProviderConfig) { c.Claims = map[string]string{"dept": strings.Repeat("/a", 9)} },
-			"the client as subject":     func(c *issuer.ProviderConfig) { c.SubjectClaim = "client_id" },
-			"an actor's subject":        func(c *issuer.ProviderConfig) { c.SubjectClaim = "/act/sub" },
-			"an address as subject":     func(c *issuer.ProviderConfig) { c.SubjectClaim = "email" },
-			"scopes as groups":          func(c *issuer.ProviderConfig) { c.GroupsClaim = "scope" },
-			"HMAC":                      func(c *issuer.ProviderConfig) { c.Algorithms = []string{"HS256"} },
-			"none":                      func(c *issuer.ProviderConfig) { c.Algorithms = []string{"none"} },
-			"too old a token":           func(c *issuer.ProviderConfig) { c.MaxAge = 25 * time.Hour },
-			"a negative age":            func(c *issuer.ProviderConfig) { c.MaxAge = -time.Hour },
-			"too much skew":             func(c *issuer.ProviderConfig) { c.Skew = 6 * time.Minute },
-			"negative skew":             func(c *issuer.ProviderConfig) { c.Skew = -time.Second },
-			"any party":                 func(c *issuer.ProviderConfig) { c.AuthorizedParties = []string{"*"} },
-			"keys from two places":      func(c *issuer.ProviderConfig) { c.JWKSURL = "https://idp.acme.com/keys" },
-			"keys over plain http":      func(c *issuer.ProviderConfig) { c.JWKS, c.JWKSURL = nil, "http://idp.acme.com/keys" },
-			"keys behind a password":    func(c *issuer.ProviderConfig) { c.JWKS, c.JWKSURL = nil, "https://a:b@idp.acme.com/keys" },
-			"a host in capitals, known": func(c *issuer.ProviderConfig) { c.Issuer = "https://GitLab.com" },
-			"more claims than fit": func(c *issuer.ProviderConfig) {
+			"an empty requirement":      require(idp.Requirement{}),
+			"a requirement of nothing":  require(idp.Requirement{"dept": nil}),
+			"a reserved name":           func(c *idp.Config) { c.Claims = map[string]string{"act": "dept"} },
+			"a reserved name, may_act":  func(c *idp.Config) { c.Claims = map[string]string{"may_act": "dept"} },
+			"a reserved name, sub":      func(c *idp.Config) { c.Claims = map[string]string{"sub": "dept"} },
+			"a name of odd characters":  func(c *idp.Config) { c.Claims = map[string]string{"De pt": "dept"} },
+			"a claim of no name":        func(c *idp.Config) { c.Claims = map[string]string{"dept": ""} },
+			"a pointer to nothing":      func(c *idp.Config) { c.Claims = map[string]string{"dept": "/"} },
+			"a claim of a long name":    func(c *idp.Config) { c.Claims = map[string]string{"dept": strings.Repeat("a", 129)} },
+			"a pointer too deep":        func(c *idp.Config) { c.Claims = map[string]string{"dept": strings.Repeat("/a", 9)} },
+			"the client as subject":     func(c *idp.Config) { c.SubjectClaim = "client_id" },
+			"an actor's subject":        func(c *idp.Config) { c.SubjectClaim = "/act/sub" },
+			"an address as subject":     func(c *idp.Config) { c.SubjectClaim = "email" },
+			"scopes as groups":          func(c *idp.Config) { c.GroupsClaim = "scope" },
+			"HMAC":                      func(c *idp.Config) { c.Algorithms = []string{"HS256"} },
+			"none":                      func(c *idp.Config) { c.Algorithms = []string{"none"} },
+			"too old a token":           func(c *idp.Config) { c.MaxAge = 25 * time.Hour },
+			"a negative age":            func(c *idp.Config) { c.MaxAge = -time.Hour },
+			"too much skew":             func(c *idp.Config) { c.Skew = 6 * time.Minute },
+			"negative skew":             func(c *idp.Config) { c.Skew = -time.Second },
+			"any party":                 func(c *idp.Config) { c.AuthorizedParties = []string{"*"} },
+			"keys from two places":      func(c *idp.Config) { c.JWKSURL = "https://idp.acme.com/keys" },
+			"keys over plain http":      func(c *idp.Config) { c.JWKS, c.JWKSURL = nil, "http://idp.acme.com/keys" },
+			"keys behind a password":    func(c *idp.Config) { c.JWKS, c.JWKSURL = nil, "https://a:b@idp.acme.com/keys" },
+			"a host in capitals, known": func(c *idp.Config) { c.Issuer = "https://GitLab.com" },
+			"more claims than fit": func(c *idp.Config) {
 				c.Claims = map[string]string{}
 				for i := range policy.MaxClaims + 1 {
 					c.Claims["c"+string(rune('a'+i%26))+string(rune('a'+i/26))] = "x"
@@ -503,7 +503,7 @@ var anyToken = map[string]func(*idToken){
 	"an access token (RFC 9068)":  head("typ", "at+jwt"),
 	"a key id nobody has":         head("kid", "x"),
 	"a key that came along":       head("jwk", publicJWK("stranger", "sig")),
-	"too long":                    set("filler", strings.Repeat("x", issuer.MaxAssertion)),
+	"too long":                    set("filler", strings.Repeat("x", idp.MaxAssertion)),
 	"a subject with a line end":   func(t *idToken) { t.claims["sub"], t.claims["oid"] = "a\nb", "a\nb" },
 	"a subject beyond ASCII":      func(t *idToken) { t.claims["sub"], t.claims["oid"] = "ädä", "ädä" },
 	"no subject":                  func(t *idToken) { delete(t.claims, "sub"); delete(t.claims, "oid") },
@@ -521,7 +521,7 @@ func TestPresets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := mustProvider(t, withKeys(v.config))
 			good := newToken(v.token)
-			who, err := p.Identify(good.String(), moment)
+			who, err := p.Whose(good.String(), moment)
 			if err != nil {
 				t.Fatalf("the vendor's own example: %v", err)
 			}
@@ -532,13 +532,13 @@ func TestPresets(t *testing.T) {
 			if !reflect.DeepEqual(who, want) {
 				t.Errorf("Identify = %+v, want %+v", who, want)
 			}
-			if picked, err := issuer.Pick([]*issuer.Provider{p}, good.String()); err != nil || picked != p {
+			if picked, err := idp.Pick([]*idp.Provider{p}, good.String()); err != nil || picked != p {
 				t.Errorf("Pick = %v, %v, want the provider", picked, err)
 			}
 			for why, change := range v.good {
 				token := newToken(v.token)
 				change(token)
-				if who, err := p.Identify(token.String(), moment); err != nil || who.Subject != token.claims[p.SubjectClaim] {
+				if who, err := p.Whose(token.String(), moment); err != nil || who.Subject != token.claims[p.SubjectClaim] {
 					t.Errorf("%s: Identify = %+v, %v, want its subject", why, who, err)
 				}
 			}
@@ -556,7 +556,7 @@ func TestPresets(t *testing.T) {
 						spoil(token)
 						raw = token.String()
 					}
-					if who, err := p.Identify(raw, moment); !errors.Is(err, issuer.ErrIdentity) {
+					if who, err := p.Whose(raw, moment); !errors.Is(err, idp.ErrIdentity) {
 						t.Errorf("%s: Identify = %+v, %v, want it refused", why, who, err)
 					}
 				}
@@ -564,8 +564,8 @@ func TestPresets(t *testing.T) {
 			for why, spoil := range v.load {
 				c := withKeys(v.config)
 				spoil(&c)
-				var problems issuer.Problems
-				if _, err := issuer.NewProvider(c); !errors.As(err, &problems) || len(problems) == 0 {
+				var problems idp.Problems
+				if _, err := idp.New(c); !errors.As(err, &problems) || len(problems) == 0 {
 					t.Errorf("%s: NewProvider = %v, want problems", why, err)
 				}
 			}
@@ -583,7 +583,7 @@ func TestEveryTypeIsTested(t *testing.T) {
 		}
 		tested[v.config.Type] = true
 	}
-	if got := slices.Sorted(maps.Keys(tested)); !slices.Equal(got, issuer.ProviderTypes()) {
-		t.Errorf("types with a token here: %q, want %q", got, issuer.ProviderTypes())
+	if got := slices.Sorted(maps.Keys(tested)); !slices.Equal(got, idp.Types()) {
+		t.Errorf("types with a token here: %q, want %q", got, idp.Types())
 	}
 }

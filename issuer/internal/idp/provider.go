@@ -1,4 +1,12 @@
-package issuer
+// Package idp is the issuer's side of identity providers: which are trusted and
+// how far, what their tokens must say to prove an identity, and all talk with
+// them.
+//
+// It knows nothing of machine keys, grants, our own tokens or HTTP requests.
+// Types of providers are data, in presets.go.
+//
+// Start with [Config] and [New], then [Provider.Identify].
+package idp
 
 import (
 	"context"
@@ -27,13 +35,13 @@ type KeySpec struct {
 	Types, Algorithms []string     // That tokens may have in their header; a type of "" is none.
 }
 
-// ProviderConfig says which identity provider to believe, and how far. Where the
+// Config says which identity provider to believe, and how far. Where the
 // default is the type's, docs/identity-providers.md tells it.
-type ProviderConfig struct {
+type Config struct {
 	// Name is short and never changes: it begins the "sub" of tokens.
 	Name string
 
-	// Type is one of [ProviderTypes]. Empty is "oidc".
+	// Type is one of [Types]. Empty is "oidc".
 	Type string
 
 	// Issuer is the provider's issuer URL, byte for byte as in its tokens: https,
@@ -126,13 +134,13 @@ type ProviderConfig struct {
 	OpenKeys func(KeySpec) (KeySource, error)
 }
 
-// A Problem is one thing that is wrong with a [ProviderConfig].
+// A Problem is one thing that is wrong with a [Config].
 type Problem struct {
 	Field string // As in the configuration file.
 	Text  string // Holds no secret.
 }
 
-// Problems are all that is wrong with a [ProviderConfig].
+// Problems are all that is wrong with a [Config].
 type Problems []Problem
 
 func (p Problems) Error() string {
@@ -152,7 +160,7 @@ func (p *Problems) check(ok bool, field, format string, args ...any) {
 // A Provider is an identity provider on the static list. It is safe for
 // concurrent use.
 type Provider struct {
-	ProviderConfig // With the type's defaults in place.
+	Config // With the type's defaults in place.
 
 	preset    preset
 	anyIssuer bool // What iss says does not count: the trust domain does.
@@ -167,19 +175,19 @@ type Provider struct {
 	err    atomic.Pointer[error] // Why it is not known.
 }
 
-// NewProvider checks c and returns the provider, or all that is wrong as
+// New checks c and returns the provider, or all that is wrong as
 // [Problems]. It asks nobody yet.
-func NewProvider(c ProviderConfig) (*Provider, error) {
+func New(c Config) (*Provider, error) {
 	var bad Problems
 	if c.Type == "" {
 		c.Type = typeOIDC
 	}
 	known, ok := presets[c.Type]
 	if !ok {
-		bad.check(false, "type", "want one of %s", strings.Join(ProviderTypes(), ", "))
+		bad.check(false, "type", "want one of %s", strings.Join(Types(), ", "))
 		return nil, bad
 	}
-	p := &Provider{ProviderConfig: c, preset: known}
+	p := &Provider{Config: c, preset: known}
 	p.anyIssuer = c.Type == typeSPIFFE && c.Issuer == ""
 	p.setDefaults()
 	p.checkIdentity(&bad)
@@ -198,7 +206,7 @@ func NewProvider(c ProviderConfig) (*Provider, error) {
 }
 
 func (p *Provider) setDefaults() {
-	c := &p.ProviderConfig
+	c := &p.Config
 	orDefault(&c.Issuer, p.preset.issuer)
 	switch {
 	case c.Type == typeEntra && c.Tenant != "":

@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"context"
@@ -38,11 +38,11 @@ type discovered struct {
 var (
 	// errUndiscovered is why a provider that was never reached can't be asked.
 	errUndiscovered = errors.New("its metadata was not fetched yet")
-	// errProviderAway means that a provider could not be asked; nothing is said
+	// ErrAway means that a provider could not be asked; nothing is said
 	// about who asked.
-	errProviderAway = errors.New("the identity provider can't be asked now")
-	// errProviderRefused means that the provider no longer vouches.
-	errProviderRefused = errors.New("the identity provider no longer vouches for this login")
+	ErrAway = errors.New("the identity provider can't be asked now")
+	// ErrRefused means that the provider no longer vouches.
+	ErrRefused = errors.New("the identity provider no longer vouches for this login")
 )
 
 // connect makes the client that asks the provider, and opens the keys that need
@@ -171,7 +171,7 @@ func (p *Provider) discover(ctx context.Context) (*discovered, error) {
 }
 
 func (p *Provider) trustsEndpoint(endpoint string) error {
-	own, _ := url.Parse(p.Issuer) // NewProvider parsed it.
+	own, _ := url.Parse(p.Issuer) // New parsed it.
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil || u.Host == "":
@@ -192,11 +192,18 @@ func (p *Provider) Ready() error {
 	return nil
 }
 
-// authURL is where a browser logs in. verifier is the PKCE secret (RFC 7636).
-func (p *Provider) authURL(callback, state, nonce, verifier string) (string, error) {
+// Answers tells whether an authorization response that names iss as its sender,
+// or nobody where iss is empty, can be the provider's (RFC 9207).
+func (p *Provider) Answers(iss string) bool {
+	d := p.known.Load()
+	return d != nil && (iss == p.Issuer || iss == "" && !d.responseISS)
+}
+
+// AuthURL is where a browser logs in. verifier is the PKCE secret (RFC 7636).
+func (p *Provider) AuthURL(callback, state, nonce, verifier string) (string, error) {
 	d := p.known.Load()
 	if d == nil {
-		return "", errProviderAway
+		return "", ErrAway
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)}
 	for name, value := range p.preset.authParams {
@@ -212,64 +219,64 @@ func (p *Provider) oauth(d *discovered, callback string) *oauth2.Config {
 	}
 }
 
-// proof is what a login at the provider yields.
-type proof struct {
-	identity policy.Identity
-	refresh  string // The provider's refresh token. May be empty.
+// Proof is what a login at the provider yields.
+type Proof struct {
+	Identity policy.Identity
+	Refresh  string // The provider's refresh token. May be empty.
 }
 
-// redeem turns the code that the browser brought back into a proof.
-func (p *Provider) redeem(ctx context.Context, callback, code, verifier, nonce string, now time.Time) (proof, error) {
+// Redeem turns the code that the browser brought back into a proof.
+func (p *Provider) Redeem(ctx context.Context, callback, code, verifier, nonce string, now time.Time) (Proof, error) {
 	d := p.known.Load()
 	if d == nil {
-		return proof{}, errProviderAway
+		return Proof{}, ErrAway
 	}
 	tokens, err := p.oauth(d, callback).Exchange(oidc.ClientContext(ctx, p.client), code, oauth2.VerifierOption(verifier))
 	if err != nil {
-		return proof{}, providerError(err)
+		return Proof{}, providerError(err)
 	}
-	return p.prove(tokens, expectation{Audiences: []string{p.ClientID}, Nonce: nonce}, now)
+	return p.prove(tokens, Expectation{Audiences: []string{p.ClientID}, Nonce: nonce}, now)
 }
 
-// ask gets a new proof from the provider for a login it vouched for before, so
+// Ask gets a new proof from the provider for a login it vouched for before, so
 // that whoever left the company is out at the next refresh.
-func (p *Provider) ask(ctx context.Context, refresh string, now time.Time) (proof, error) {
+func (p *Provider) Ask(ctx context.Context, refresh string, now time.Time) (Proof, error) {
 	d := p.known.Load()
 	if d == nil {
-		return proof{}, errProviderAway
+		return Proof{}, ErrAway
 	}
 	ctx = oidc.ClientContext(ctx, p.client)
 	tokens, err := p.oauth(d, "").TokenSource(ctx, &oauth2.Token{RefreshToken: refresh}).Token()
 	if err != nil {
-		return proof{}, providerError(err)
+		return Proof{}, providerError(err)
 	}
-	return p.prove(tokens, expectation{Audiences: []string{p.ClientID}}, now)
+	return p.prove(tokens, Expectation{Audiences: []string{p.ClientID}}, now)
 }
 
-func (p *Provider) prove(tokens *oauth2.Token, want expectation, now time.Time) (proof, error) {
+func (p *Provider) prove(tokens *oauth2.Token, want Expectation, now time.Time) (Proof, error) {
 	raw, ok := tokens.Extra("id_token").(string)
 	if !ok {
-		return proof{}, fmt.Errorf("%w: it gave no ID token", errProviderRefused)
+		return Proof{}, fmt.Errorf("%w: it gave no ID token", ErrRefused)
 	}
 	want.AccessToken = tokens.AccessToken
-	who, err := p.identify(raw, want, now)
+	who, err := p.Identify(raw, want, now)
 	if err != nil {
-		return proof{}, err
+		return Proof{}, err
 	}
-	return proof{who.Identity, tokens.RefreshToken}, nil
+	return Proof{who.Identity, tokens.RefreshToken}, nil
 }
 
 // providerError tells a provider that said no from one that could not be asked.
 func providerError(err error) error {
 	var said *oauth2.RetrieveError
 	if errors.As(err, &said) && said.Response.StatusCode < http.StatusInternalServerError && said.Response.StatusCode != http.StatusTooManyRequests {
-		return fmt.Errorf("%w: %s", errProviderRefused, said.ErrorCode)
+		return fmt.Errorf("%w: %s", ErrRefused, said.ErrorCode)
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return fmt.Errorf("%w: it did not answer in time", errProviderAway)
+		return fmt.Errorf("%w: it did not answer in time", ErrAway)
 	}
-	return fmt.Errorf("%w: %T", errProviderAway, err) // The text could hold what was sent.
+	return fmt.Errorf("%w: %T", ErrAway, err) // The text could hold what was sent.
 }
 
 // boundedTransport cuts answers off at providerMaxBytes: a provider, or whoever

@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"maps"
@@ -11,7 +11,7 @@ import (
 )
 
 // A preset is what is known of one kind of identity provider: data, of which
-// docs/identity-providers.md names the sources. Settings of a [ProviderConfig]
+// docs/identity-providers.md names the sources. Settings of a [Config]
 // that are left out come from here.
 type preset struct {
 	issuer string   // The issuer where there is only one, or one that most mean.
@@ -150,8 +150,8 @@ var presets = map[string]preset{
 	},
 }
 
-// ProviderTypes are the values of [ProviderConfig.Type].
-func ProviderTypes() []string { return slices.Sorted(maps.Keys(presets)) }
+// Types are the values of [Config.Type].
+func Types() []string { return slices.Sorted(maps.Keys(presets)) }
 
 // same maps claims under their own names.
 func same(names ...string) map[string]string {

@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"crypto/sha256"
@@ -24,18 +24,18 @@ const (
 	maxText    = 512 // Any one text claim, in bytes.
 )
 
-// errIdentity means that a token proves no identity. The operator's cause is
+// ErrIdentity means that a token proves no identity. The operator's cause is
 // wrapped with it; it holds no value of the token.
-var errIdentity = errors.New("the identity token proves nothing here")
+var ErrIdentity = errors.New("the identity token proves nothing here")
 
-// assertion is what an identity token says, once it has proven genuine.
-type assertion struct {
+// Assertion is what an identity token says, once it has proven genuine.
+type Assertion struct {
 	policy.Identity
-	id string // jti. May be empty.
+	ID string // jti. May be empty.
 }
 
-// expectation is what a particular use wants of an identity token.
-type expectation struct {
+// Expectation is what a particular use wants of an identity token.
+type Expectation struct {
 	Audiences   []string // It must be made for one of these.
 	Nonce       string   // Exactly this, if not empty. A refreshed ID token may carry the first login's or none.
 	AccessToken string   // What at_hash, if there, must match.
@@ -46,39 +46,36 @@ type expectation struct {
 // verify it. Either may be empty, not both.
 func peekIssuer(raw string) (iss, trustDomain string, err error) {
 	if len(raw) > MaxAssertion {
-		return "", "", fmt.Errorf("%w: too long", errIdentity)
+		return "", "", fmt.Errorf("%w: too long", ErrIdentity)
 	}
 	parts := strings.Split(raw, ".")
 	if len(parts) != 3 {
-		return "", "", fmt.Errorf("%w: not a signed JWT", errIdentity)
+		return "", "", fmt.Errorf("%w: not a signed JWT", ErrIdentity)
 	}
 	payload, err := base64.RawURLEncoding.Strict().DecodeString(parts[1])
 	if err != nil {
-		return "", "", fmt.Errorf("%w: not base64url", errIdentity)
+		return "", "", fmt.Errorf("%w: not base64url", ErrIdentity)
 	}
 	members, err := strictjson.Object(payload, strictjson.Limits{})
 	if err != nil {
-		return "", "", fmt.Errorf("%w: %w", errIdentity, err)
+		return "", "", fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
-	c := idClaims(members)
+	c := Claims(members)
 	if iss, err = c.optionalText("iss"); err != nil {
-		return "", "", fmt.Errorf("%w: %w", errIdentity, err)
+		return "", "", fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
-	if sub, err := c.text("sub"); err == nil {
+	if sub, err := c.Text("sub"); err == nil {
 		trustDomain, _ = trustDomainOf(sub)
 	}
 	if iss == "" && trustDomain == "" {
-		return "", "", fmt.Errorf("%w: iss: missing", errIdentity)
+		return "", "", fmt.Errorf("%w: iss: missing", ErrIdentity)
 	}
 	return iss, trustDomain, nil
 }
 
-// providerOf returns the provider on the static list that the token names.
-func (s *Server) providerOf(raw string) (*Provider, error) { return pick(s.Providers, raw) }
-
-// pick finds the provider that the token names: by its issuer, or else, for
+// Pick finds the provider that the token names: by its issuer, or else, for
 // JWT-SVIDs, which need not have one, by the trust domain of its subject.
-func pick(list []*Provider, raw string) (*Provider, error) {
+func Pick(list []*Provider, raw string) (*Provider, error) {
 	iss, trustDomain, err := peekIssuer(raw)
 	if err != nil {
 		return nil, err
@@ -88,73 +85,73 @@ func pick(list []*Provider, raw string) (*Provider, error) {
 		i = slices.IndexFunc(list, func(p *Provider) bool { return p.anyIssuer && p.TrustDomain == trustDomain })
 	}
 	if i < 0 {
-		return nil, fmt.Errorf("%w: its issuer is not on the list", errIdentity)
+		return nil, fmt.Errorf("%w: its issuer is not on the list", ErrIdentity)
 	}
 	return list[i], nil
 }
 
-// identify returns whose identity the token proves at now. Errors match
-// [errIdentity], or [errProviderAway] where it could not be judged.
-func (p *Provider) identify(raw string, want expectation, now time.Time) (assertion, error) {
+// Identify returns whose identity the token proves at now. Errors match
+// [ErrIdentity], or [ErrAway] where it could not be judged.
+func (p *Provider) Identify(raw string, want Expectation, now time.Time) (Assertion, error) {
 	if len(raw) > MaxAssertion {
-		return assertion{}, fmt.Errorf("%w: too long", errIdentity)
+		return Assertion{}, fmt.Errorf("%w: too long", ErrIdentity)
 	}
 	d := p.known.Load()
 	if d == nil {
-		return assertion{}, errProviderAway
+		return Assertion{}, ErrAway
 	}
 	payload, err := d.keys.Verify(raw, now)
 	if errors.Is(err, token.ErrKeysStale) {
-		return assertion{}, fmt.Errorf("%w: %w", errProviderAway, err)
+		return Assertion{}, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	if err != nil {
-		return assertion{}, fmt.Errorf("%w: %w", errIdentity, err)
+		return Assertion{}, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
 	members, err := strictjson.Object(payload, strictjson.Limits{})
 	if err != nil {
-		return assertion{}, fmt.Errorf("%w: %w", errIdentity, err)
+		return Assertion{}, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
-	a, err := p.read(idClaims(members), want, now)
+	a, err := p.read(Claims(members), want, now)
 	if err != nil {
-		return assertion{}, fmt.Errorf("%w: %w", errIdentity, err)
+		return Assertion{}, fmt.Errorf("%w: %w", ErrIdentity, err)
 	}
 	return a, nil
 }
 
 // read holds the claims to OpenID Connect Core 1.0, section 3.1.3.7, to what the
 // configuration requires and to the expectation.
-func (p *Provider) read(c idClaims, want expectation, now time.Time) (assertion, error) {
+func (p *Provider) read(c Claims, want Expectation, now time.Time) (Assertion, error) {
 	if err := p.checkKind(c); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	subject, err := p.readSubject(c)
 	if err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	if err := p.checkAudience(c, want.Audiences); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	if err := p.checkTimes(c, now); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	if err := p.always.check(c); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	if err := checkAny(p.require, c); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	nonce, err := c.optionalText("nonce")
 	if err != nil || want.Nonce != "" && nonce != want.Nonce {
-		return assertion{}, errors.New("nonce: not the one that was sent")
+		return Assertion{}, errors.New("nonce: not the one that was sent")
 	}
 	if err := c.checkAccessTokenHash(want.AccessToken); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	return p.describe(c, subject)
 }
 
 // checkKind refuses tokens that were never meant to say who is here.
-func (p *Provider) checkKind(c idClaims) error {
+func (p *Provider) checkKind(c Claims) error {
 	if _, err := c.value("events"); err == nil {
 		return errors.New("events: a logout or security event token") // RFC 8417; OpenID Connect Back-Channel Logout 1.0.
 	}
@@ -170,7 +167,7 @@ func (p *Provider) checkKind(c idClaims) error {
 }
 
 // readSubject returns whom the token is about, as its issuer, ours, names them.
-func (p *Provider) readSubject(c idClaims) (string, error) {
+func (p *Provider) readSubject(c Claims) (string, error) {
 	iss, err := c.optionalText("iss")
 	if err != nil || !p.anyIssuer && iss != p.Issuer {
 		return "", errors.New("iss: missing or another issuer's")
@@ -180,7 +177,7 @@ func (p *Provider) readSubject(c idClaims) (string, error) {
 		return "", fmt.Errorf("%s: the subject is missing", p.SubjectClaim)
 	}
 	subject, ok := v.Text()
-	if !ok || subject == "" || len(subject) > maxSubject || !printable(subject) {
+	if !ok || subject == "" || len(subject) > maxSubject || !Printable(subject) {
 		return "", fmt.Errorf("%s: not a subject", p.SubjectClaim)
 	}
 	if p.Type == typeSPIFFE {
@@ -193,37 +190,37 @@ func (p *Provider) readSubject(c idClaims) (string, error) {
 }
 
 // describe reads what else is known of the identity.
-func (p *Provider) describe(c idClaims, subject string) (assertion, error) {
+func (p *Provider) describe(c Claims, subject string) (Assertion, error) {
 	groups, unknown, err := c.groups(p.groups)
 	if err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
-	a := assertion{Identity: policy.Identity{Provider: p.Name, Issuer: p.Issuer, Subject: subject, Groups: groups, GroupsUnknown: unknown}}
+	a := Assertion{Identity: policy.Identity{Provider: p.Name, Issuer: p.Issuer, Subject: subject, Groups: groups, GroupsUnknown: unknown}}
 	if a.Claims, err = c.mapped(p.claims); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
-	a.Expires, _ = c.time("exp") // checkTimes read it.
-	if a.AuthTime, err = c.optionalTime("auth_time"); err != nil {
-		return assertion{}, err
+	a.Expires, _ = c.Time("exp") // checkTimes read it.
+	if a.AuthTime, err = c.OptionalTime("auth_time"); err != nil {
+		return Assertion{}, err
 	}
 	if a.ACR, err = c.optionalText("acr"); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
 	if a.AMR, err = c.optionalTexts("amr"); err != nil {
-		return assertion{}, err
+		return Assertion{}, err
 	}
-	if a.id, err = c.optionalText("jti"); err != nil {
-		return assertion{}, err
+	if a.ID, err = c.optionalText("jti"); err != nil {
+		return Assertion{}, err
 	}
 	return a, nil
 }
 
-func (p *Provider) checkTimes(c idClaims, now time.Time) error {
-	expires, err := c.time("exp")
+func (p *Provider) checkTimes(c Claims, now time.Time) error {
+	expires, err := c.Time("exp")
 	if err != nil || !now.Before(expires) {
 		return errors.New("exp: missing or past")
 	}
-	issued, err := c.time("iat")
+	issued, err := c.Time("iat")
 	switch {
 	case p.preset.issuedOptional && errors.Is(err, errNoClaim):
 		if expires.Sub(now) > p.MaxAge {
@@ -234,7 +231,7 @@ func (p *Provider) checkTimes(c idClaims, now time.Time) error {
 	case now.Sub(issued) > p.MaxAge:
 		return errors.New("iat: too long ago")
 	}
-	notBefore, err := c.optionalTime("nbf")
+	notBefore, err := c.OptionalTime("nbf")
 	if err != nil || notBefore.After(now.Add(p.Skew)) {
 		return errors.New("nbf: bad or in the future")
 	}
@@ -244,14 +241,10 @@ func (p *Provider) checkTimes(c idClaims, now time.Time) error {
 // checkAudience wants the token to be made for one of the accepted clients. One
 // made for several must say by azp that one of ours asked for it; an azp that
 // names somebody else is never fine, unless the configuration knows them.
-func (p *Provider) checkAudience(c idClaims, accepted []string) error {
-	audiences, err := c.texts("aud")
+func (p *Provider) checkAudience(c Claims, accepted []string) error {
+	audiences, err := c.OneOrMore("aud")
 	if err != nil {
-		var one string
-		if one, err = c.text("aud"); err != nil {
-			return err
-		}
-		audiences = []string{one}
+		return err
 	}
 	ours := func(a string) bool { return slices.Contains(accepted, a) }
 	azp, err := c.optionalText("azp")
@@ -271,11 +264,11 @@ func (p *Provider) checkAudience(c idClaims, accepted []string) error {
 }
 
 // knowsParty tells whether azp, which is none of our clients, may have asked.
-func (p *Provider) knowsParty(c idClaims, azp string) bool {
+func (p *Provider) knowsParty(c Claims, azp string) bool {
 	if slices.Contains(p.AuthorizedParties, azp) {
 		return true
 	}
-	sub, err := c.text("sub")
+	sub, err := c.Text("sub")
 	return err == nil && p.preset.partyIsSubject && azp == sub
 }
 
@@ -286,7 +279,7 @@ func allOf(list []string, ok func(string) bool) bool {
 // checkAccessTokenHash checks at_hash where it is there (OpenID Connect Core
 // 1.0, section 3.1.3.6) for the algorithms that hash with SHA-256; it binds the
 // access token that came along, which we do not use otherwise.
-func (c idClaims) checkAccessTokenHash(accessToken string) error {
+func (c Claims) checkAccessTokenHash(accessToken string) error {
 	hash, err := c.optionalText("at_hash")
 	if err != nil || hash == "" || accessToken == "" {
 		return err
@@ -298,6 +291,7 @@ func (c idClaims) checkAccessTokenHash(accessToken string) error {
 	return nil
 }
 
-func printable(s string) bool {
+// Printable tells whether s is printable ASCII.
+func Printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }

@@ -1,4 +1,4 @@
-package issuer_test
+package idp_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hourpass/hourpass/issuer"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // TestGroupsOverage: groups that the provider left out are unknown, not none.
@@ -42,7 +42,7 @@ func TestGroupsOverage(t *testing.T) {
 	} {
 		token := newToken(entra.token)
 		row.spoil(token)
-		who, err := p.Identify(token.String(), moment)
+		who, err := p.Whose(token.String(), moment)
 		if err != nil || who.GroupsUnknown != row.unknown || len(who.Groups) != row.groups || who.Subject != oid {
 			t.Errorf("%s: Identify = %+v, %v, want unknown %v and %d groups", why, who, err, row.unknown, row.groups)
 		}
@@ -54,7 +54,7 @@ func TestGroupsWithinAClaim(t *testing.T) {
 	keycloak := vendors["keycloak"]
 	c := withKeys(keycloak.config)
 	c.GroupsClaim = "/realm_access/roles"
-	who, err := mustProvider(t, c).Identify(newToken(keycloak.token).String(), moment)
+	who, err := mustProvider(t, c).Whose(newToken(keycloak.token).String(), moment)
 	if err != nil || !slices.Equal(who.Groups, []string{"offline_access"}) {
 		t.Errorf("Identify = %+v, %v, want the realm's roles as groups", who, err)
 	}
@@ -76,11 +76,11 @@ func TestAccessTokens(t *testing.T) {
 		p := mustProvider(t, c)
 		token := newToken(vendors[row.vendor].token)
 		row.make(token)
-		if _, err := p.Identify(token.String(), moment); err != nil {
+		if _, err := p.Whose(token.String(), moment); err != nil {
 			t.Errorf("%s: an access token: %v", name, err)
 		}
 		row.worse(token)
-		if who, err := p.Identify(token.String(), moment); !errors.Is(err, issuer.ErrIdentity) {
+		if who, err := p.Whose(token.String(), moment); !errors.Is(err, idp.ErrIdentity) {
 			t.Errorf("%s: spoilt: Identify = %+v, %v, want it refused", name, who, err)
 		}
 	}
@@ -94,11 +94,11 @@ func TestAuthorizedParty(t *testing.T) {
 	p := mustProvider(t, c)
 	token := newToken(vendors["keycloak"].token)
 	token.claims["azp"] = "wiki"
-	if _, err := p.Identify(token.String(), moment); err != nil {
+	if _, err := p.Whose(token.String(), moment); err != nil {
 		t.Errorf("asked for by a known party: %v", err)
 	}
 	token.claims["aud"] = []string{"portal", "wiki"}
-	if who, err := p.Identify(token.String(), moment); !errors.Is(err, issuer.ErrIdentity) {
+	if who, err := p.Whose(token.String(), moment); !errors.Is(err, idp.ErrIdentity) {
 		t.Errorf("for the party too: Identify = %+v, %v, want it refused", who, err)
 	}
 }
@@ -107,7 +107,7 @@ func TestAuthorizedParty(t *testing.T) {
 // says that it is anybody's; then its claims are the pins.
 func TestSharedByConfiguration(t *testing.T) {
 	c := withKeys(vendors["oidc"].config)
-	c.Shared, c.Require = true, []issuer.Requirement{{"https://acme.com/dept": exactly("search", "research")}}
+	c.Shared, c.Require = true, []idp.Requirement{{"https://acme.com/dept": exactly("search", "research")}}
 	p := mustProvider(t, c)
 	if !p.AnybodysProvider() || !slices.Equal(p.Pins(), []string{"dept", "flag", "level"}) {
 		t.Errorf("shared %v, pins %q, want the mapped claims", p.AnybodysProvider(), p.Pins())
@@ -128,7 +128,7 @@ func TestSharedByConfiguration(t *testing.T) {
 // TestPick: who verifies a token is told by its iss; a JWT-SVID's trust domain
 // counts only where no provider has that iss.
 func TestPick(t *testing.T) {
-	spiffe := func(name, domain, iss string) *issuer.Provider {
+	spiffe := func(name, domain, iss string) *idp.Provider {
 		c := withKeys(vendors["spiffe"].config)
 		c.TrustDomain, c.Issuer = domain, iss
 		p := mustProvider(t, c)
@@ -138,10 +138,10 @@ func TestPick(t *testing.T) {
 	oidc := mustProvider(t, withKeys(vendors["oidc"].config))
 	prod, dev := spiffe("prod", "prod.acme.com", ""), spiffe("dev", "dev.acme.com", "")
 	named := spiffe("named", "named.acme.com", "https://spire.acme.com")
-	list := []*issuer.Provider{oidc, prod, dev, named}
+	list := []*idp.Provider{oidc, prod, dev, named}
 	for why, row := range map[string]struct {
 		claims string
-		want   *issuer.Provider
+		want   *idp.Provider
 	}{
 		"by iss":                           {`{"iss":"https://idp.acme.com","sub":"ada"}`, oidc},
 		"iss first":                        {`{"iss":"https://idp.acme.com","sub":"spiffe://prod.acme.com/a"}`, oidc},
@@ -158,22 +158,22 @@ func TestPick(t *testing.T) {
 		"iss twice":                        {`{"iss":"https://x.acme.com","iss":"https://idp.acme.com"}`, nil},
 		"no JSON":                          {`iss`, nil},
 	} {
-		got, err := issuer.Pick(list, "e30."+b64([]byte(row.claims))+".AA")
-		if got != row.want || (err == nil) != (row.want != nil) || err != nil && !errors.Is(err, issuer.ErrIdentity) {
+		got, err := idp.Pick(list, "e30."+b64([]byte(row.claims))+".AA")
+		if got != row.want || (err == nil) != (row.want != nil) || err != nil && !errors.Is(err, idp.ErrIdentity) {
 			t.Errorf("%s: Pick = %v, %v", why, got, err)
 		}
 	}
-	if _, err := issuer.Pick(list, strings.Repeat("x", issuer.MaxAssertion+1)); !errors.Is(err, issuer.ErrIdentity) {
+	if _, err := idp.Pick(list, strings.Repeat("x", idp.MaxAssertion+1)); !errors.Is(err, idp.ErrIdentity) {
 		t.Errorf("too long: Pick: %v", err)
 	}
 
 	// What was picked still has the last word.
 	svid := newToken(vendors["spiffe"].token)
-	if _, err := prod.Identify(svid.String(), moment); err != nil {
+	if _, err := prod.Whose(svid.String(), moment); err != nil {
 		t.Errorf("its own workload: %v", err)
 	}
-	for why, p := range map[string]*issuer.Provider{"another trust domain": dev, "no iss": named} {
-		if who, err := p.Identify(svid.String(), moment); !errors.Is(err, issuer.ErrIdentity) {
+	for why, p := range map[string]*idp.Provider{"another trust domain": dev, "no iss": named} {
+		if who, err := p.Whose(svid.String(), moment); !errors.Is(err, idp.ErrIdentity) {
 			t.Errorf("%s: Identify = %+v, %v, want it refused", why, who, err)
 		}
 	}
@@ -194,9 +194,9 @@ func TestOneProviderDown(t *testing.T) {
 	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }))
 	defer bad.Close()
 
-	var list []*issuer.Provider
+	var list []*idp.Provider
 	for name, address := range map[string]string{"up": good.URL, "down": bad.URL} {
-		c := withKeys(issuer.ProviderConfig{Issuer: address, Audiences: []string{"portal"}})
+		c := withKeys(idp.Config{Issuer: address, Audiences: []string{"portal"}})
 		c.Name, c.JWKS = name, nil
 		p := mustProvider(t, c)
 		list = append(list, p)
@@ -210,15 +210,15 @@ func TestOneProviderDown(t *testing.T) {
 		}).String()
 	}
 	identify := func(iss string) error {
-		p, err := issuer.Pick(list, token(iss))
+		p, err := idp.Pick(list, token(iss))
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = p.Identify(token(iss), time.Now())
+		_, err = p.Whose(token(iss), time.Now())
 		return err
 	}
 	await(t, "the provider that is up", func() bool { return identify(good.URL) == nil })
-	if err := identify(bad.URL); !errors.Is(err, issuer.ErrProviderAway) || errors.Is(err, issuer.ErrIdentity) {
+	if err := identify(bad.URL); !errors.Is(err, idp.ErrAway) || errors.Is(err, idp.ErrIdentity) {
 		t.Errorf("the provider that is down: %v, want it to be away, and no word on the token", err)
 	}
 	if err := identify(good.URL); err != nil {
@@ -253,12 +253,12 @@ func TestKeysWithoutMetadata(t *testing.T) {
 		token.claims["iat"], token.claims["exp"] = time.Now().Unix(), time.Now().Add(time.Minute).Unix()
 		return token.String()
 	}
-	if _, err := p.Identify(fresh("ES256", "e"), time.Now()); !errors.Is(err, issuer.ErrProviderAway) {
-		t.Errorf("before the keys are there: %v, want %v", err, issuer.ErrProviderAway)
+	if _, err := p.Whose(fresh("ES256", "e"), time.Now()); !errors.Is(err, idp.ErrAway) {
+		t.Errorf("before the keys are there: %v, want %v", err, idp.ErrAway)
 	}
 	running(t, p)
-	await(t, "the bundle's keys", func() bool { _, err := p.Identify(fresh("ES256", "e"), time.Now()); return err == nil })
-	if _, err := p.Identify(fresh("RS256", "r"), time.Now()); !errors.Is(err, issuer.ErrIdentity) {
+	await(t, "the bundle's keys", func() bool { _, err := p.Whose(fresh("ES256", "e"), time.Now()); return err == nil })
+	if _, err := p.Whose(fresh("RS256", "r"), time.Now()); !errors.Is(err, idp.ErrIdentity) {
 		t.Errorf("signed with a key for certificates: %v, want it refused", err)
 	}
 	if n := others.Load(); n != 0 {
@@ -278,7 +278,7 @@ func TestBundleKeys(t *testing.T) {
 		`{"keys":[{"kid":1,"kid":2}]}`:   `{"keys":[{"kid":1,"kid":2}]}`,
 		`{"keys":[{"use":"enc","k":1}]}`: `{"keys":[{"k":1,"use":"enc"}]}`,
 	} {
-		if got := string(issuer.BundleKeys([]byte(in))); got != want {
+		if got := string(idp.BundleKeys([]byte(in))); got != want {
 			t.Errorf("BundleKeys(%s) = %s, want %s", in, got, want)
 		}
 	}
@@ -298,11 +298,11 @@ func (google) RoundTrip(r *http.Request) (*http.Response, error) {
 // for a parameter, not for a scope.
 func TestGoogleLogin(t *testing.T) {
 	c := config("")
-	c.Type, c.Require, c.Transport = "google", []issuer.Requirement{{"hd": exactly("acme.com")}}, google{}
+	c.Type, c.Require, c.Transport = "google", []idp.Requirement{{"hd": exactly("acme.com")}}, google{}
 	p := mustProvider(t, c)
 	running(t, p)
 	await(t, "Google's metadata", func() bool { return p.Ready() == nil })
-	address, err := p.AuthURL()
+	address, err := p.LoginURL()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func TestGoogleLogin(t *testing.T) {
 }
 
 // running runs a provider until the test ends.
-func running(t *testing.T, p *issuer.Provider) {
+func running(t *testing.T, p *idp.Provider) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx, slog.New(slog.DiscardHandler)) }()

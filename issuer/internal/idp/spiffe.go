@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"bytes"
@@ -45,7 +45,7 @@ func bundleKeys(doc []byte) []byte {
 	if err != nil {
 		return doc
 	}
-	v, err := idClaims(members).value("keys")
+	v, err := Claims(members).value("keys")
 	if err != nil {
 		return doc
 	}
@@ -59,7 +59,7 @@ func bundleKeys(doc []byte) []byte {
 		if err != nil {
 			return doc
 		}
-		use, _ := idClaims(jwk).optionalText("use")
+		use, _ := Claims(jwk).optionalText("use")
 		if use == "x509-svid" {
 			continue
 		}

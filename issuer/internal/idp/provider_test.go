@@ -1,4 +1,4 @@
-package issuer_test
+package idp_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hourpass/hourpass/issuer"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // noKeys is a source that verifies nothing.
@@ -21,39 +21,39 @@ func (noKeys) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 
 func (noKeys) Verify(string, time.Time) ([]byte, error) { return nil, errors.New("no keys") }
 
-func config(issuerURL string) issuer.ProviderConfig {
-	return issuer.ProviderConfig{
+func config(issuerURL string) idp.Config {
+	return idp.Config{
 		Name: "corp", Issuer: issuerURL, ClientID: "hourpass", ClientSecret: "secret",
-		OpenKeys: func(issuer.KeySpec) (issuer.KeySource, error) { return noKeys{}, nil },
+		OpenKeys: func(idp.KeySpec) (idp.KeySource, error) { return noKeys{}, nil },
 	}
 }
 
 func TestNewProviderRefuses(t *testing.T) {
-	for why, spoil := range map[string]func(*issuer.ProviderConfig){
-		"no name":               func(c *issuer.ProviderConfig) { c.Name = "" },
-		"a name with a colon":   func(c *issuer.ProviderConfig) { c.Name = "a:b" },
-		"a name in capitals":    func(c *issuer.ProviderConfig) { c.Name = "Corp" },
-		"a long name":           func(c *issuer.ProviderConfig) { c.Name = strings.Repeat("a", 33) },
-		"no issuer":             func(c *issuer.ProviderConfig) { c.Issuer = "" },
-		"plain http":            func(c *issuer.ProviderConfig) { c.Issuer = "http://idp.example" },
-		"http to a metadata IP": func(c *issuer.ProviderConfig) { c.Issuer = "http://169.254.169.254" },
-		"a file":                func(c *issuer.ProviderConfig) { c.Issuer = "file:///etc/passwd" },
-		"a query":               func(c *issuer.ProviderConfig) { c.Issuer = "https://idp.example?x=y" },
-		"a fragment":            func(c *issuer.ProviderConfig) { c.Issuer = "https://idp.example#x" },
-		"credentials":           func(c *issuer.ProviderConfig) { c.Issuer = "https://a:b@idp.example" },
-		"for nobody":            func(c *issuer.ProviderConfig) { c.ClientID = "" },
-		"for everybody":         func(c *issuer.ProviderConfig) { c.Audiences = []string{"*"} },
-		"an empty audience":     func(c *issuer.ProviderConfig) { c.Audiences = []string{""} },
-		"no keys":               func(c *issuer.ProviderConfig) { c.OpenKeys = nil },
+	for why, spoil := range map[string]func(*idp.Config){
+		"no name":               func(c *idp.Config) { c.Name = "" },
+		"a name with a colon":   func(c *idp.Config) { c.Name = "a:b" },
+		"a name in capitals":    func(c *idp.Config) { c.Name = "Corp" },
+		"a long name":           func(c *idp.Config) { c.Name = strings.Repeat("a", 33) },
+		"no issuer":             func(c *idp.Config) { c.Issuer = "" },
+		"plain http":            func(c *idp.Config) { c.Issuer = "http://idp.example" },
+		"http to a metadata IP": func(c *idp.Config) { c.Issuer = "http://169.254.169.254" },
+		"a file":                func(c *idp.Config) { c.Issuer = "file:///etc/passwd" },
+		"a query":               func(c *idp.Config) { c.Issuer = "https://idp.example?x=y" },
+		"a fragment":            func(c *idp.Config) { c.Issuer = "https://idp.example#x" },
+		"credentials":           func(c *idp.Config) { c.Issuer = "https://a:b@idp.example" },
+		"for nobody":            func(c *idp.Config) { c.ClientID = "" },
+		"for everybody":         func(c *idp.Config) { c.Audiences = []string{"*"} },
+		"an empty audience":     func(c *idp.Config) { c.Audiences = []string{""} },
+		"no keys":               func(c *idp.Config) { c.OpenKeys = nil },
 	} {
 		c := config("https://idp.example")
 		spoil(&c)
-		if _, err := issuer.NewProvider(c); err == nil {
+		if _, err := idp.New(c); err == nil {
 			t.Errorf("%s: NewProvider(%+v): no error", why, c)
 		}
 	}
 	for _, good := range []string{"https://idp.example", "https://idp.example/realms/a", "http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"} {
-		if _, err := issuer.NewProvider(config(good)); err != nil {
+		if _, err := idp.New(config(good)); err != nil {
 			t.Errorf("NewProvider of %s: %v", good, err)
 		}
 	}
@@ -114,9 +114,9 @@ func TestDiscoveryFollowsNoRedirect(t *testing.T) {
 }
 
 // wantDiscovery runs a provider until it has made up its mind.
-func wantDiscovery(t *testing.T, c issuer.ProviderConfig, want string) {
+func wantDiscovery(t *testing.T, c idp.Config, want string) {
 	t.Helper()
-	p, err := issuer.NewProvider(c)
+	p, err := idp.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}

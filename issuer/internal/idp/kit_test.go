@@ -1,4 +1,4 @@
-package issuer_test
+package idp_test
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hourpass/hourpass/issuer"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 	"github.com/hourpass/hourpass/jwks"
 )
 
@@ -142,7 +142,7 @@ func (t *idToken) nested(path ...string) map[string]any {
 }
 
 // withKeys completes a configuration with the key set of these tests.
-func withKeys(c issuer.ProviderConfig) issuer.ProviderConfig {
+func withKeys(c idp.Config) idp.Config {
 	c.Name, c.OpenKeys = "corp", openTestKeys
 	if c.JWKS == nil && c.JWKSURL == "" {
 		c.JWKS = keySet(publicJWK("r", "sig"), publicJWK("e", "sig"))
@@ -150,9 +150,9 @@ func withKeys(c issuer.ProviderConfig) issuer.ProviderConfig {
 	return c
 }
 
-func mustProvider(t *testing.T, c issuer.ProviderConfig) *issuer.Provider {
+func mustProvider(t *testing.T, c idp.Config) *idp.Provider {
 	t.Helper()
-	p, err := issuer.NewProvider(c)
+	p, err := idp.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,8 +160,8 @@ func mustProvider(t *testing.T, c issuer.ProviderConfig) *issuer.Provider {
 }
 
 // openTestKeys opens keys as the program does.
-func openTestKeys(spec issuer.KeySpec) (issuer.KeySource, error) {
-	profile := jwks.Profile{Types: spec.Types, Algorithms: spec.Algorithms, MaxBytes: issuer.MaxAssertion}
+func openTestKeys(spec idp.KeySpec) (idp.KeySource, error) {
+	profile := jwks.Profile{Types: spec.Types, Algorithms: spec.Algorithms, MaxBytes: idp.MaxAssertion}
 	if spec.URL != "" {
 		return jwks.NewRemote(jwks.Config{URL: spec.URL, Client: spec.Client, Profile: profile})
 	}

@@ -1,4 +1,4 @@
-package issuer
+package idp
 
 import (
 	"net/netip"
@@ -16,10 +16,10 @@ func (p *Provider) checkIdentity(bad *Problems) {
 	u, err := url.Parse(p.Issuer)
 	named := err == nil && u.Host != "" && u.RawQuery == "" && !u.ForceQuery && u.Fragment == "" && u.User == nil && len(p.Issuer) <= maxText
 	switch {
-	case !named || !printable(p.Issuer):
+	case !named || !Printable(p.Issuer):
 		bad.check(false, "issuer", "want an https URL, without a query; http for loopback only")
 		return
-	case p.fetchesMetadata() && u.Scheme != "https" && !isLoopbackHTTP(u):
+	case p.fetchesMetadata() && u.Scheme != "https" && !IsLoopbackHTTP(u):
 		bad.check(p.anyIssuer, "issuer", "want an https URL; http for loopback only")
 		bad.check(!p.anyIssuer, "trust_domain", "want jwks_url or jwks_file too: a trust domain publishes no metadata")
 	}
@@ -57,9 +57,9 @@ func validName(name string) bool {
 	return name != "" && len(name) <= 32 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// isLoopbackHTTP tells whether u is http to this very machine, where nobody can
+// IsLoopbackHTTP tells whether u is http to this very machine, where nobody can
 // listen on the way.
-func isLoopbackHTTP(u *url.URL) bool {
+func IsLoopbackHTTP(u *url.URL) bool {
 	addr, err := netip.ParseAddr(u.Hostname())
 	return u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && addr.IsLoopback())
 }
@@ -84,7 +84,7 @@ func (p *Provider) checkTrust(bad *Problems) {
 		bad.check(slices.Contains(allAlgorithms, a), "algorithms", "want some of %s", strings.Join(allAlgorithms, ", "))
 	}
 	for _, t := range p.Types {
-		bad.check(printable(t) && !slices.ContainsFunc(otherTypes, func(o string) bool {
+		bad.check(Printable(t) && !slices.ContainsFunc(otherTypes, func(o string) bool {
 			return strings.EqualFold(o, strings.TrimPrefix(strings.ToLower(t), "application/"))
 		}), "types", "%q is no identity token", t)
 		isAccess := strings.HasSuffix(strings.ToLower(t), "at+jwt")
