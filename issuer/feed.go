@@ -217,6 +217,12 @@ func (s *Server) acknowledged(r *http.Request, now time.Time) error {
 	}); err != nil {
 		return err
 	}
+	if generation > s.feed.current().set.Generation {
+		// Another issuer may have published it a moment ago.
+		if err := s.feed.refresh(r.Context(), now); err != nil {
+			return err
+		}
+	}
 	if name == "" || generation < 0 || generation > s.feed.current().set.Generation {
 		return badRequest("name and generation must be there, the generation one that was published.")
 	}

@@ -193,7 +193,8 @@ func serveAt(t *testing.T, addr string, h http.Handler) {
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
 	srv.Start()
 	t.Cleanup(func() {
-		srv.CloseClientConnections() // Long polls end with the test.
+		_ = srv.Listener.Close() // Or whoever is cut off comes again.
+		srv.CloseClientConnections()
 		srv.Close()
 	})
 }

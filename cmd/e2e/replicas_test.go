@@ -5,12 +5,52 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"testing"
 
 	"github.com/hourpass/hourpass/cmd/internal/issuerd"
 )
+
+// exchangeSuite are the tests of logins, exchanges, keys and revocation that hold
+// whatever the issuers keep their state in, and however many they are. What
+// counts within one process, such as rates, is not among them.
+var exchangeSuite = []string{
+	"TestGrantsAndFactors", "TestIdentitiesEnd", "TestCapExpiry", "TestOneFactorAlone", "TestDisabledKey", "TestIdentityTokensThatProveNothing",
+	"TestGroupsLeftOut", "TestTokenRequests", "TestReplay", "TestReplayInParallel", "TestRestart", "TestNoAuditNoToken", "TestSignedClients", "TestSignedInParallel",
+	"TestDevice", "TestDeviceRefused", "TestDeviceBrowsers", "TestDeviceRows", "TestAuthorizeRefuses", "TestCallback", "TestLoginCookie", "TestRedeemCode",
+	"TestSession", "TestLeaver", "TestFreshLogin", "TestGrantLimits", "TestSessionsStayInTheirRows", "TestNarrow", "TestNarrowRefuses", "TestResources",
+	"TestIntrospect", "TestRevokeLogin", "TestRevokedInTime", "TestCutOff", "TestLeakedKey", "TestThirdImplementations",
+}
+
+// TestTwoIssuers runs the suite again on two issuers behind a round robin, which
+// share one PostgreSQL: every other request of a story goes to the other one.
+func TestTwoIssuers(t *testing.T) { again(t, "replicas", exchangeSuite) }
+
+// TestOnPostgres runs the suite again on one issuer with PostgreSQL.
+func TestOnPostgres(t *testing.T) {
+	again(t, "postgres", append(exchangeSuite, "TestCrashes", "TestKill"))
+}
+
+// again runs tests of this program on another engine, in a process of their own.
+func again(t *testing.T, on string, tests []string) {
+	if engine != "" {
+		return // This is that process.
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^("+strings.Join(tests, "|")+")$", "-test.v", "-test.timeout=5m")
+	cmd.Env = append(os.Environ(), "HOURPASS_TEST_STORE="+on)
+	out, err := cmd.CombinedOutput()
+	for _, name := range tests {
+		if !strings.Contains(string(out), "--- PASS: "+name+" ") {
+			t.Errorf("%s did not pass", name)
+		}
+	}
+	if err != nil || t.Failed() {
+		t.Errorf("%v: %s", err, out)
+	}
+}
 
 // replica is one of two issuers behind a round robin.
 type replica struct{ name, url, ops string }
