@@ -62,7 +62,10 @@ func (s *Server) askDevice(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := f.only([]string{"client_id"}); err != nil {
+	if err := f.only([]string{"client_id", "scope"}); err != nil {
+		return err
+	}
+	if err := loginScope(f["scope"]); err != nil {
 		return err
 	}
 	c, err := readCredentials(r, f, false)

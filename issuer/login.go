@@ -19,6 +19,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
@@ -51,7 +52,7 @@ type login struct {
 // remembers what the client wants and sends the browser to the provider.
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 	noStore(w)
-	q, err := readQuery(r, "response_type", "client_id", "redirect_uri", "state", "code_challenge", "code_challenge_method", "provider")
+	q, err := readQuery(r, "response_type", "client_id", "redirect_uri", "state", "code_challenge", "code_challenge_method", "provider", "scope")
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,9 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 	case q["state"] == "" || len(q["state"]) > maxState || !idp.Printable(q["state"]):
 		return badRequest("state must be there, printable and at most 512 characters.")
 	}
+	if err := loginScope(q["scope"]); err != nil {
+		return err
+	}
 	provider, err := s.loginProvider(q["provider"])
 	if err != nil {
 		return err
@@ -78,6 +82,15 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) error {
 	return s.startLogin(w, r, provider, login{
 		ClientID: q["client_id"], RedirectURI: q["redirect_uri"], Challenge: q["code_challenge"], State: q["state"],
 	})
+}
+
+// loginScope refuses scopes of a login: what it yields opens nothing at a model
+// server, and always comes with a refresh token, which offline_access asks for.
+func loginScope(scope string) error {
+	if scope != "" && scope != "offline_access" {
+		return &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_scope", Detail: "A login has no scope but offline_access: name scopes where the machine key asks for a token."}
+	}
+	return nil
 }
 
 // startLogin remembers the login and sends the browser to the provider.

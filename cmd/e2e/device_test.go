@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/oauth2"
+
 	"github.com/hourpass/hourpass/internal/peers"
 	"github.com/hourpass/hourpass/internal/store"
 )
@@ -121,6 +123,18 @@ func TestDeviceRefused(t *testing.T) {
 		h.refused("a poll with "+why, "", pollForm(deviceCode{Device: code}), "invalid_grant", "code")
 	}
 	h.waits("after all that", d, "authorization_pending")
+	// A login has no scope to ask for, but what everybody gets.
+	for scope, want := range map[string]int{"offline_access": http.StatusOK, "": http.StatusOK, "openid": http.StatusBadRequest, "chat:faq-bot": http.StatusBadRequest} {
+		status, answer := h.send(h.request(http.MethodPost, "/device_authorization", "application/x-www-form-urlencoded", "client_id=hourpass-cli&scope="+scope))
+		if status != want || want != http.StatusOK && decodeError(t, answer).Code != "invalid_scope" {
+			t.Errorf("asking with the scope %q: %d %s, want %d", scope, status, answer, want)
+		}
+		q := authorizeQuery(oauth2.S256ChallengeFromVerifier(oauth2.GenerateVerifier()))
+		q.Set("scope", scope)
+		if res, e := h.authorizePage(q, nil); (res.StatusCode == http.StatusSeeOther) != (want == http.StatusOK) || want != http.StatusOK && e.Code != "invalid_scope" {
+			t.Errorf("a browser's login with the scope %q: %s %+v", scope, res.Status, e)
+		}
+	}
 	for why, body := range map[string]string{
 		"no client": "", "another client": "client_id=evil", "a secret": "client_id=hourpass-cli&client_secret=x", "an unknown parameter": "client_id=hourpass-cli&x=y",
 	} {

@@ -26,7 +26,7 @@ func startCompany(t *testing.T) *house {
 		"default: [chat:faq-bot]\n    max_lifetime: 10m\n    members:\n      - {provider: corp, subjects: [grace]}")
 }
 
-// api2 is one request to the API, which is held to its OpenAPI document.
+// described is a house whose API is held to its OpenAPI document.
 type described struct {
 	*house
 	schemas *jsonschema.Compiler
@@ -177,6 +177,10 @@ func TestKeysAPI(t *testing.T) {
 
 	// Of two that change a key, the second must have seen the first's change.
 	d.ask(200, "PATCH", "/v1/keys/{id}", ada, `{"description":"desktop"}`, id, `If-Match: "1"`)
+	all := h.records("issuer")
+	if last := all[len(all)-1]; last.Event != "key.edit" || last.Key != id || last.Identity != "corp:ada" || len(last.Change) != 1 || last.Change["description"] != `"laptop" → "desktop"` {
+		t.Errorf("the record of the change is %+v", last)
+	}
 	d.ask(412, "PATCH", "/v1/keys/{id}", ada, `{"description":"laptop"}`, id, `If-Match: "1"`)
 	d.ask(400, "PATCH", "/v1/keys/{id}", ada, `{"description":"laptop"}`, id, `If-Match: 2`)
 

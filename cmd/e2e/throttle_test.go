@@ -226,11 +226,17 @@ func TestFailures(t *testing.T) {
 
 	// Whatever can be guessed at counts.
 	l := h.logIn("ada", "lovelace")
+	used := h.forge.sign(h.forge.good(h.now()).with(claims{"exp": h.now().Add(time.Hour).Unix()}), nil)
+	h.mustPost("/token", mine.Secret, exchangeForm(used), &tokens{})
 	n := 0
 	for why, request := range map[string]func() *http.Request{
-		"no key":          func() *http.Request { return exchange(wielded{}, "") },
-		"a bad identity":  func() *http.Request { return h.clientRequest("/token", inHeader, other, exchangeForm("x.y.z")) },
-		"a refresh token": func() *http.Request { return h.clientRequest("/token", inHeader, other, refreshForm("hpr_x")) },
+		"an identity of another": func() *http.Request {
+			return h.clientRequest("/token", inHeader, other, exchangeForm(h.forge.sign(h.forge.good(h.now()).with(claims{"sub": "grace"}), nil)))
+		},
+		"an identity that was used": func() *http.Request { return h.clientRequest("/token", inHeader, other, exchangeForm(used)) },
+		"no key":                    func() *http.Request { return exchange(wielded{}, "") },
+		"a bad identity":            func() *http.Request { return h.clientRequest("/token", inHeader, other, exchangeForm("x.y.z")) },
+		"a refresh token":           func() *http.Request { return h.clientRequest("/token", inHeader, other, refreshForm("hpr_x")) },
 		"a token to narrow": func() *http.Request {
 			return h.clientRequest("/token", inHeader, other, narrowForm("x", "chat:faq-bot"))
 		},
@@ -275,6 +281,39 @@ func TestFailures(t *testing.T) {
 	}
 	if bytes.Contains([]byte(h.logs.String()), []byte(stranger.Secret)) {
 		t.Error("a secret is in the logs")
+	}
+}
+
+// TestReplayedClients: a client's assertion that comes again counts as a failure.
+func TestReplayedClients(t *testing.T) {
+	h := startHouse(t, rates("failures: 100000", "failures: 3")...)
+	k := h.signedKey()
+	assertion := h.signFor(k, h.assertion(k))
+	for i, want := range []int{http.StatusOK, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusTooManyRequests} {
+		form := asSigned(bearerForm(h.forge.sign(h.forge.good(h.now()), nil)), assertion)
+		if got := h.ask(h.request(http.MethodPost, "/token", "application/x-www-form-urlencoded", form.Encode())); got.status != want {
+			t.Errorf("time %d: %d %s, want %d", i+1, got.status, got.body, want)
+		}
+	}
+}
+
+// TestStarts: one address leaves only so many logins waiting.
+func TestStarts(t *testing.T) {
+	h := startHouse(t)
+	device := func() *http.Request {
+		return h.clientRequest("/device_authorization", inHeader, wielded{}, url.Values{"client_id": {"hourpass-cli"}})
+	}
+	started := 0
+	for ; started < 500; started++ {
+		if got := h.ask(device()); got.status == http.StatusTooManyRequests {
+			break
+		}
+	}
+	if started < 300 || started > 400 {
+		t.Errorf("one address started %d logins at once", started)
+	}
+	if got := h.ask(h.authorizeRequest()); got.status != http.StatusTooManyRequests {
+		t.Errorf("and then a browser's: %d %s", got.status, got.body)
 	}
 }
 

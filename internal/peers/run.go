@@ -23,6 +23,10 @@ import (
 //   - jose-verify.mjs verifies TOKEN of ISSUER for AUDIENCE under the keys at
 //     JWKS_URL as an at+jwt. It prints {header, payload}, or
 //     {error: {code, message, claim}} if jose refused it.
+//   - openid-client.mjs and oauth4webapi.mjs are those clients of the
+//     authorization server ISSUER. They walk its grants in two runs, between
+//     which the test logs in for them; their first lines say what they take.
+//     They print {step: answer}, where a refused step is {error, status, …}.
 func RunNode(t testing.TB, script string, env map[string]string, args ...string) string {
 	t.Helper()
 	binary, dir := node(t)
