@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test lint fmt fuzz bench bench-issuer demo vuln
+.PHONY: all build test lint fmt fuzz bench bench-issuer drill demo vuln
 
 all: build lint test
 
@@ -49,6 +49,14 @@ bench-issuer:
 	@scripts/test-deps
 	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-issuer.json go test -run '^$$' -bench '^BenchmarkIssuer$$' -benchtime 1x ./cmd/e2e | grep -E 'exchanges|FAIL|bench_test' || true
 	@cat bin/bench-issuer.json
+
+# Tests that take their time: the issuer killed 200 times under load, on either
+# store, and the whole suite on two issuers behind a round robin.
+drill:
+	@scripts/test-deps
+	HOURPASS_TEST_CRASHES=200 go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
+	HOURPASS_TEST_CRASHES=200 HOURPASS_TEST_STORE=postgres go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
+	HOURPASS_TEST_STORE=replicas go test -count=1 -timeout 30m ./cmd/e2e
 
 demo: build
 	bin/hourpass-dev $(ARGS)

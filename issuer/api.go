@@ -108,7 +108,7 @@ func (s *Server) revokeIdentity(ctx context.Context, identity, reason string, no
 		if _, err := tx.ExecContext(ctx, `UPDATE sessions SET ended = 1 WHERE identity_mac = $1`, s.identityMAC(identity)); err != nil {
 			return fmt.Errorf("revoking an identity: %w", err)
 		}
-		if err := revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now), now); err != nil {
+		if err := s.revokeIn(ctx, tx, revocation.Identity, identity, reason, lastExpiry(now)); err != nil {
 			return err
 		}
 		return s.tell(ctx, tx, events)
@@ -183,7 +183,7 @@ func (s *Server) listRevocations(w http.ResponseWriter, r *http.Request) error {
 // revokeKeyIn revokes a key's tokens along with a change of the key.
 func (s *Server) revokeKeyIn(ctx context.Context, id, reason string, now time.Time) func(*sql.Tx) error {
 	return func(tx *sql.Tx) error {
-		return revokeIn(ctx, tx, revocation.Key, id, reason, lastExpiry(now), now)
+		return s.revokeIn(ctx, tx, revocation.Key, id, reason, lastExpiry(now))
 	}
 }
 

@@ -35,6 +35,7 @@ type published struct {
 	set    *revocation.Set
 	signed string
 	etag   string
+	tokens int           // How many tokens it revokes one by one.
 	after  chan struct{} // Closed when the next one is there.
 }
 
@@ -87,8 +88,14 @@ func (f *feed) refresh(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("signing revocations: %w", err)
 	}
+	tokens := 0
+	for _, e := range d.Entries {
+		if e.What == revocation.Token {
+			tokens++
+		}
+	}
 	f.held.Store(&published{
-		set: revocation.NewSet(d), signed: signed, after: make(chan struct{}),
+		set: revocation.NewSet(d), signed: signed, tokens: tokens, after: make(chan struct{}),
 		etag: `"` + strconv.FormatInt(d.Generation, 10) + "-" + strconv.FormatInt(d.IssuedAt.Unix(), 10) + `"`,
 	})
 	close(old.after)
@@ -209,6 +216,12 @@ func (s *Server) acknowledged(r *http.Request, now time.Time) error {
 		},
 	}); err != nil {
 		return err
+	}
+	if generation > s.feed.current().set.Generation {
+		// Another issuer may have published it a moment ago.
+		if err := s.feed.refresh(r.Context(), now); err != nil {
+			return err
+		}
 	}
 	if name == "" || generation < 0 || generation > s.feed.current().set.Generation {
 		return badRequest("name and generation must be there, the generation one that was published.")

@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,18 +20,25 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 )
 
-// revokeIn writes revocations down as part of a transaction: what is revoked is
-// so exactly if what it goes with is done. The values are plain; documents hash
-// them.
-func revokeIn(ctx context.Context, tx *sql.Tx, what revocation.What, value, reason string, until, now time.Time) error {
+// revokeIn writes a revocation down as part of a transaction: what is revoked is
+// so exactly if what it goes with is done. It takes the place of earlier ones of
+// the same, so that nobody fills the document by saying a thing often. The value
+// is plain; documents hash it.
+func (s *Server) revokeIn(ctx context.Context, tx *sql.Tx, what revocation.What, value, reason string, until time.Time) error {
 	var generation int64
 	if err := tx.QueryRowContext(ctx, `UPDATE counters SET value = value + 1 WHERE name = 'revocations' RETURNING value`).Scan(&generation); err != nil {
 		return fmt.Errorf("revoking: %w", err)
 	}
-	// A token of this very second has been issued before, so the second counts.
-	_, err := tx.ExecContext(ctx, `INSERT INTO revocations (generation, what, value, not_before, until, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
-		generation, string(what), value, now.Unix()+1, until.Unix()+1, reason)
-	if err != nil {
+	// The time is read now that the counter is ours: while this waited for it, the
+	// key may have got another token. One of this very second has been issued
+	// before, so the second counts.
+	before := s.Now().Unix() + 1
+	if _, err := tx.ExecContext(ctx, `DELETE FROM revocations WHERE what = $1 AND value = $2 AND not_before <= $3 AND until <= $4`,
+		string(what), value, before, until.Unix()+1); err != nil {
+		return fmt.Errorf("revoking: %w", err)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO revocations (generation, what, value, not_before, until, reason) VALUES ($1, $2, $3, $4, $5, $6)`,
+		generation, string(what), value, before, until.Unix()+1, reason); err != nil {
 		return fmt.Errorf("revoking: %w", err)
 	}
 	return nil
@@ -43,7 +51,7 @@ func lastExpiry(now time.Time) time.Time { return now.Add(token.MaxLifetime + ti
 // events are told exactly if it is done.
 func (s *Server) revokeNow(ctx context.Context, what revocation.What, value, reason string, until, now time.Time, events ...alert.Event) error {
 	err := store.Tx(ctx, s.DB, func(tx *sql.Tx) error {
-		if err := revokeIn(ctx, tx, what, value, reason, until, now); err != nil {
+		if err := s.revokeIn(ctx, tx, what, value, reason, until); err != nil {
 			return err
 		}
 		return s.tell(ctx, tx, events)
@@ -145,6 +153,10 @@ func (s *Server) revokeLogin(ctx context.Context, c credentials, raw string, rec
 	return s.endSession(ctx, id)
 }
 
+// maxGivenBack bounds how many tokens are revoked one by one: a document that
+// holds no more revokes everything, which is not for a client to bring about.
+const maxGivenBack = revocation.MaxEntries / 2
+
 func (s *Server) revokeOwn(ctx context.Context, c client, raw string, rec *audit.Record, now time.Time) error {
 	if strings.HasPrefix(raw, "hpk_") {
 		return &reply.Refusal{Status: http.StatusBadRequest, Code: "unsupported_token_type", Detail: "A machine key is revoked by its owner, at /v1/keys."}
@@ -152,7 +164,7 @@ func (s *Server) revokeOwn(ctx context.Context, c client, raw string, rec *audit
 	if err := s.spend(ctx, &c); err != nil {
 		return err
 	}
-	claims, _, err := s.ourToken(raw, now)
+	claims, kid, err := s.ourToken(raw, now)
 	if err != nil {
 		return nil //nolint:nilerr // What is no good token any more needs no revocation (RFC 7009, section 2.2).
 	}
@@ -160,6 +172,16 @@ func (s *Server) revokeOwn(ctx context.Context, c client, raw string, rec *audit
 		return &reply.Refusal{Status: http.StatusBadRequest, Code: "unauthorized_client", Detail: "The token was issued to another client."}
 	}
 	rec.Token, rec.Identity = claims.ID, claims.Subject
+	switch {
+	case s.revoked(&claims, kid):
+		return nil
+	case s.feed.current().tokens >= maxGivenBack:
+		// RFC 7009, section 2.2.1: the token is as it was, and ends by itself.
+		return &reply.Refusal{Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", Detail: "Too many tokens are given back.", RetryAfter: time.Minute}
+	}
+	if err := s.throttles.giveBack(c.key.ID, now); err != nil {
+		return err
+	}
 	return s.revokeNow(ctx, revocation.Token, claims.ID, "given back", claims.Expires, now)
 }
 
@@ -201,22 +223,17 @@ func (s *Server) introspected(r *http.Request, now time.Time) (any, error) {
 	if err != nil || s.revoked(&c, kid) || !slices.Contains(key.VerifierFor, c.Audience) {
 		return map[string]bool{"active": false}, nil //nolint:nilerr // That is the answer.
 	}
-	answer := map[string]any{
-		"active": true, "token_type": "Bearer", "iss": c.Issuer, "sub": c.Subject, "aud": c.Audience, "client_id": c.ClientID, "jti": c.ID,
-		"iat": c.IssuedAt.Unix(), "nbf": c.NotBefore.Unix(), "exp": c.Expires.Unix(), "scope": c.Scope.String(), "grant": c.Grant,
+	// All that the token says: who enforces half of its limits enforces none.
+	payload, err := c.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("introspecting: %w", err)
 	}
-	if c.Actor != nil {
-		answer["act"] = actorJSON(c.Actor)
+	answer := map[string]any{}
+	if err := json.Unmarshal(payload, &answer); err != nil {
+		return nil, fmt.Errorf("introspecting: %w", err)
 	}
+	answer["active"], answer["token_type"] = true, "Bearer"
 	return answer, nil
-}
-
-func actorJSON(a *token.Actor) map[string]any {
-	m := map[string]any{"sub": a.Subject}
-	if a.Actor != nil {
-		m["act"] = actorJSON(a.Actor)
-	}
-	return m
 }
 
 // verifierKey authenticates a verifier by its machine key.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
@@ -166,9 +167,14 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// One refresh of a session at a time: a provider takes two with the same
-	// refresh token of its own for theft.
+	// One refresh of a session at a time, here and at other issuers: a provider
+	// takes two with the same refresh token of its own for theft.
 	defer x.sessions.lock(id)()
+	release, err := x.lease(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	v, err := x.refreshable(ctx, id, mac)
 	if err != nil {
 		return nil, err
@@ -177,7 +183,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if v, err = x.askAgain(ctx, id, v, x.now); err != nil {
 		return nil, err
 	}
-	m, err := x.mint(ctx, &v.Identity, false)
+	m, err := x.mint(ctx, &v.Identity, x.loginAt(v.Identity.Issuer).CapExpiry)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +197,45 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 		return nil, fmt.Errorf("rotating a refresh token: %w", err)
 	}
 	return answer, nil
+}
+
+// How long an issuer may be busy with a session, and how long others wait for it.
+const (
+	leaseLife  = 20 * time.Second // Longer than the provider may take.
+	leaseWait  = 2 * time.Second
+	leasePause = 50 * time.Millisecond
+)
+
+// lease claims the session among the issuers of one store. One that dies lets go
+// when the lease ends.
+func (x exchange) lease(ctx context.Context, id string) (release func(), err error) {
+	until := x.now.Add(leaseLife).Unix()
+	for waited := time.Duration(0); ; waited += leasePause {
+		res, err := x.DB.ExecContext(ctx, `UPDATE sessions SET busy_until = $1 WHERE id = $2 AND busy_until <= $3`, until, id, x.now.Unix())
+		if err != nil {
+			return nil, fmt.Errorf("claiming a session: %w", err)
+		}
+		n, err := res.RowsAffected()
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("claiming a session: %w", err)
+		case n == 1:
+			return func() {
+				if _, err := x.DB.ExecContext(context.WithoutCancel(ctx), `UPDATE sessions SET busy_until = 0 WHERE id = $1 AND busy_until = $2`, id, until); err != nil {
+					x.Log.Error("letting go of a session", "err", err.Error())
+				}
+			}, nil
+		case waited >= leaseWait:
+			return nil, &reply.Refusal{
+				Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable", Detail: "This login is being refreshed elsewhere.", RetryAfter: time.Second,
+			}
+		}
+		select {
+		case <-time.After(leasePause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (s *Server) findRefresh(ctx context.Context, mac []byte) (id string, err error) {
@@ -209,16 +254,18 @@ func (s *Server) findRefresh(ctx context.Context, mac []byte) (id string, err er
 // the current one may have been lost; later it means that two hold the session,
 // and the session ends (RFC 9700, section 4.14.2).
 func (x exchange) refreshable(ctx context.Context, id string, mac []byte) (session, error) {
-	var sealed, current []byte
+	var sealed, current, previous []byte
 	var rotatedAt, ends int64
 	var ended bool
-	if err := x.DB.QueryRowContext(ctx, `SELECT sealed, refresh_mac, rotated_at, ends_at, ended FROM sessions WHERE id = $1`, id).
-		Scan(&sealed, &current, &rotatedAt, &ends, &ended); err != nil {
+	if err := x.DB.QueryRowContext(ctx, `SELECT sealed, refresh_mac, previous_mac, rotated_at, ends_at, ended FROM sessions WHERE id = $1`, id).
+		Scan(&sealed, &current, &previous, &rotatedAt, &ends, &ended); err != nil {
 		return session{}, fmt.Errorf("reading a session: %w", err)
 	}
 	switch {
 	case ended || x.now.Unix() >= ends:
 		return session{}, errRefresh
+	case !hmac.Equal(mac, current) && !hmac.Equal(mac, previous):
+		return session{}, errRefresh // It was rotated away while this request waited.
 	}
 	v, err := x.unsealSession(id, sealed)
 	if err == nil && !hmac.Equal(mac, current) && x.now.Sub(time.Unix(rotatedAt, 0)) > HonestRetry {
@@ -250,8 +297,8 @@ func (x exchange) endReplayed(ctx context.Context, id string, who policy.Identit
 // askAgain has the provider vouch for the identity once more and keeps what it
 // says at once: its refresh token may have rotated too.
 func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Time) (session, error) {
-	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == v.Identity.Issuer && p.ClientID != "" })
-	if i < 0 {
+	provider := s.loginAt(v.Identity.Issuer)
+	if provider == nil {
 		return session{}, fmt.Errorf("%w: it is no longer on the list", idp.ErrRefused)
 	}
 	if v.Refresh == "" {
@@ -261,7 +308,7 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		}
 		return v, nil
 	}
-	p, err := s.Providers[i].Ask(ctx, v.Refresh, now)
+	p, err := provider.Ask(ctx, v.Refresh, now)
 	if err == nil && p.Identity.Subject != v.Identity.Subject {
 		err = fmt.Errorf("%w: it names somebody else now", idp.ErrRefused)
 	}
@@ -286,6 +333,15 @@ func (s *Server) askAgain(ctx context.Context, id string, v session, now time.Ti
 		return session{}, fmt.Errorf("keeping a session: %w", err)
 	}
 	return v, s.vouched(ctx, v.Identity, now)
+}
+
+// loginAt is the provider of that issuer that people log in at, or nil.
+func (s *Server) loginAt(issuer string) *Provider {
+	i := slices.IndexFunc(s.Providers, func(p *Provider) bool { return p.Issuer == issuer && p.ClientID != "" })
+	if i < 0 {
+		return nil
+	}
+	return s.Providers[i]
 }
 
 // person is who sent a request to the API.

@@ -41,7 +41,7 @@ func (r *Rates) defaults() {
 // holds it, or fails: a stranger's failures slow down strangers, while who holds
 // the secret is not asked how many others have tried.
 type throttles struct {
-	addresses, starts, mints, addressFailures, keyFailures, guesses *throttle.Limiter
+	addresses, starts, mints, addressFailures, keyFailures, guesses, givenBack *throttle.Limiter
 }
 
 func newThrottles(r Rates) throttles {
@@ -50,6 +50,7 @@ func newThrottles(r Rates) throttles {
 		addresses: throttle.New(time.Second/time.Duration(r.PerAddress), 10*r.PerAddress),
 		starts:    throttle.New(startEvery, startBurst),
 		mints:     perMinute(r.PerKey), addressFailures: perMinute(r.Failures), keyFailures: perMinute(r.Failures), guesses: perMinute(r.Failures),
+		givenBack: throttle.New(time.Hour/giveBackHourly, giveBackHourly),
 	}
 }
 
@@ -71,6 +72,14 @@ func (t throttles) start(addr netip.Addr, now time.Time) error {
 		return err
 	}
 	return tooFast(t.starts.Take(nameOf(addr), now))
+}
+
+// giveBackHourly is how many tokens an hour one machine key may give back, and at
+// once: each is carried to every verifier until it would have expired.
+const giveBackHourly = 256
+
+func (t throttles) giveBack(key string, now time.Time) error {
+	return tooFast(t.givenBack.Take(key, now))
 }
 
 // mint counts a request of a key that has authenticated itself.

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,7 @@ type house struct {
 	modelCalls            atomic.Int64
 
 	store    string       // As the configuration names it.
+	replicas []replica    // None: there is one issuer.
 	clock    atomic.Int64 // Added to the real time, in nanoseconds.
 	logs     logs
 	programs map[string]*running
@@ -77,7 +79,7 @@ func (h *house) startPrograms(edits ...string) {
 	if err := issuerd.Init(h.t.Context(), h.options("issuer.yaml")); err != nil {
 		h.t.Fatal(err)
 	}
-	h.start("issuer", issuerd.Run)
+	h.startIssuer()
 	h.start("verifier", verifierd.Run)
 	h.awaitReady(h.issuerOps)
 	h.awaitReady(h.verifierOps)
@@ -88,12 +90,12 @@ func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
 	h.store = filepath.Join(h.dir, "issuer.db")
-	if engine == "postgres" {
+	if engine != "" {
 		h.store = peers.Postgres(t) // Outlives the programs, which write to their end.
 	}
 	t.Cleanup(func() {
 		h.stop("verifier")
-		h.stop("issuer")
+		h.stopIssuer()
 		if t.Failed() {
 			t.Logf("logs of the programs:\n%s", h.logs.String())
 		}
@@ -101,11 +103,15 @@ func newHouse(t *testing.T) *house {
 	h.issuer, h.issuerOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.verifier, h.verifierOps = "http://"+freeAddr(t), "http://"+freeAddr(t)
 	h.startToys()
+	if engine == "replicas" {
+		h.startRoundRobin()
+	}
 	return h
 }
 
-// engine is what the issuers of the tests keep their state in: a SQLite file,
-// or, with HOURPASS_TEST_STORE=postgres, a PostgreSQL database.
+// engine is what the issuers of the tests keep their state in: a SQLite file;
+// with HOURPASS_TEST_STORE=postgres, a PostgreSQL database; with =replicas, one
+// that two issuers behind a round robin share.
 var engine = os.Getenv("HOURPASS_TEST_STORE")
 
 // freeAddr is a loopback address that nobody listens on.
@@ -212,6 +218,7 @@ upstreams:
 			h.t.Fatal(err)
 		}
 	}
+	h.writeReplicas(issuer)
 }
 
 func (h *house) now() time.Time { return time.Now().Add(time.Duration(h.clock.Load())) }
@@ -253,8 +260,8 @@ func (h *house) stop(name string) {
 }
 
 func (h *house) restartIssuer() {
-	h.stop("issuer")
-	h.start("issuer", issuerd.Run)
+	h.stopIssuer()
+	h.startIssuer()
 	h.awaitReady(h.issuerOps)
 }
 
@@ -524,10 +531,19 @@ func (h *house) call(token, model string) (int, []byte) {
 // records reads an audit log.
 func (h *house) records(program string) []audit.Record {
 	h.t.Helper()
-	list, err := audit.Read(filepath.Join(h.dir, program+"-audit.jsonl"))
-	if err != nil {
-		h.t.Fatal(err)
+	programs := []string{program}
+	if program == "issuer" && len(h.replicas) > 0 {
+		programs = []string{"issuer", "issuer-2"}
 	}
+	var list []audit.Record
+	for _, name := range programs {
+		more, err := audit.Read(filepath.Join(h.dir, name+"-audit.jsonl"))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		list = append(list, more...)
+	}
+	slices.SortStableFunc(list, func(a, b audit.Record) int { return a.Time.Compare(b.Time) })
 	return list
 }
 

@@ -192,5 +192,9 @@ func serveAt(t *testing.T, addr string, h http.Handler) {
 	srv.Listener = listenAt(t, addr)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
 	srv.Start()
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() {
+		_ = srv.Listener.Close() // Or whoever is cut off comes again.
+		srv.CloseClientConnections()
+		srv.Close()
+	})
 }

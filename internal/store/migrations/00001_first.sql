@@ -73,6 +73,7 @@ CREATE TABLE sessions (
     refresh_mac    BYTEA,
     previous_mac   BYTEA,                 -- the refresh token before: good again for a few seconds, then an alarm
     rotated_at     BIGINT NOT NULL,
+    busy_until     BIGINT NOT NULL DEFAULT 0, -- an issuer is asking the provider, until then at most
     ends_at        BIGINT NOT NULL,
     ended          INTEGER NOT NULL
 );
