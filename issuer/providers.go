@@ -15,9 +15,10 @@ type (
 	Problem = idp.Problem
 	// Problems are all that is wrong with a configuration.
 	Problems = idp.Problems
-	// KeySource verifies signatures with a provider's keys, KeySpec says which.
+	// KeySource verifies signatures with a provider's keys.
 	KeySource = idp.KeySource
-	KeySpec   = idp.KeySpec
+	// KeySpec says which keys are a provider's.
+	KeySpec = idp.KeySpec
 )
 
 // MaxAssertion bounds a whole identity token, in bytes.

@@ -3,6 +3,7 @@ package issuer
 import (
 	"bytes"
 	"crypto/sha256"
+	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,17 @@ import (
 
 // routes is the whole surface of the issuer, one block per level of trust.
 func (s *Server) routes() http.Handler {
+	r := s.router()
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if _, _, err := reqtarget.Split(req.RequestURI); err != nil {
+			reply.Error(s.Log, w, req, &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_request", Detail: "The request target is not in canonical form.", Err: err})
+			return
+		}
+		r.ServeHTTP(w, req)
+	})
+}
+
+func (s *Server) router() *mux.Router {
 	// Targets are canonical by the time the router sees them; it must not clean
 	// them, or it would answer with redirects of its own.
 	r := mux.NewRouter().SkipClean(true).UseEncodedPath()
@@ -38,6 +50,7 @@ func (s *Server) routes() http.Handler {
 	r.Handle("/jwks.json", s.KeySet).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/.well-known/oauth-authorization-server", s.metadata()).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/.well-known/openid-configuration", s.metadata()).Methods(http.MethodGet, http.MethodHead)
+	r.Handle("/openapi.json", document(openapi)).Methods(http.MethodGet, http.MethodHead)
 	handle(http.MethodGet, "/revocations", s.revocations)
 	handle(http.MethodHead, "/revocations", s.revocations)
 	handle(http.MethodPost, "/leaked", s.leaked)
@@ -83,13 +96,7 @@ func (s *Server) routes() http.Handler {
 	r.MethodNotAllowedHandler = reply.Handler(s.Log, func(http.ResponseWriter, *http.Request) error {
 		return &reply.Refusal{Status: http.StatusMethodNotAllowed, Code: "invalid_request", Detail: "This endpoint does not take that method."}
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if _, _, err := reqtarget.Split(req.RequestURI); err != nil {
-			reply.Error(s.Log, w, req, &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_request", Detail: "The request target is not in canonical form.", Err: err})
-			return
-		}
-		r.ServeHTTP(w, req)
-	})
+	return r
 }
 
 // Ops serves what the platform asks, on a listener of its own.
@@ -162,6 +169,16 @@ func (s *Server) metadata() http.Handler {
 	if err != nil {
 		panic(err) // Unreachable: texts only.
 	}
+	return document(doc)
+}
+
+// openapi describes the whole surface (OpenAPI 3.1).
+//
+//go:embed openapi.json
+var openapi []byte
+
+// document serves a public JSON document from memory.
+func document(doc []byte) http.Handler {
 	sum := sha256.Sum256(doc)
 	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -170,11 +187,11 @@ func (s *Server) metadata() http.Handler {
 		h.Set("Access-Control-Allow-Origin", "*") // It is public, and browsers' clients read it.
 		h.Set("X-Content-Type-Options", "nosniff")
 		// Jittered, so that many verifiers that started together do not stay so.
-		h.Set("Cache-Control", "public, max-age="+strconv.Itoa(metadataMaxAge-rand.IntN(metadataMaxAge/4))) //nolint:gosec // Chance, not secrecy.
+		h.Set("Cache-Control", "public, max-age="+strconv.Itoa(documentMaxAge-rand.IntN(documentMaxAge/4))) //nolint:gosec // Chance, not secrecy.
 		h.Set("ETag", etag)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(doc)) // Knows HEAD and If-None-Match.
 	})
 }
 
-// metadataMaxAge is how many seconds caches may keep the metadata.
-const metadataMaxAge = 300
+// documentMaxAge is how many seconds caches may keep a document.
+const documentMaxAge = 300

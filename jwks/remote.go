@@ -106,6 +106,7 @@ type Remote struct {
 	client  *http.Client
 	held    atomic.Pointer[held] // Never nil. Only Run replaces it.
 	asked   chan struct{}        // Holds one request for an early refresh.
+	urged   chan struct{}        // Holds one request that does not wait for the cooldown.
 	running atomic.Bool
 }
 
@@ -134,7 +135,7 @@ func NewRemote(c Config) (*Remote, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	r := &Remote{c: c, client: newClient(c.Client), asked: make(chan struct{}, 1)}
+	r := &Remote{c: c, client: newClient(c.Client), asked: make(chan struct{}, 1), urged: make(chan struct{}, 1)}
 	r.held.Store(r.restore())
 	return r, nil
 }
@@ -171,6 +172,7 @@ func (r *Remote) Run(ctx context.Context) error {
 			continue
 		case <-early:
 			cooling = time.After(r.c.Cooldown)
+		case <-r.urged:
 		case <-next.C:
 		}
 		wait := r.c.Refresh
@@ -239,6 +241,16 @@ func (r *Remote) VerifyAs(p Profile, compact string, now time.Time) (payload []b
 		r.ask()
 	}
 	return payload, kid, err
+}
+
+// Urge asks Run for a refresh at once, cooldown or not: for who knows from the
+// issuer itself, and not from a token that anybody may send, that there is a key
+// it does not know. It never blocks.
+func (r *Remote) Urge() {
+	select {
+	case r.urged <- struct{}{}:
+	default: // Somebody has urged already.
+	}
 }
 
 // ask asks Run for an early refresh. It never blocks.

@@ -59,8 +59,9 @@ func (s *Store) Update(ctx context.Context, id string, version int64, change fun
 		if err := change(&k); err != nil {
 			return err
 		}
-		k.ID, k.CreatedAt, k.Secrets, k.JWKS, k.RotateAfter = r.ID, r.CreatedAt, r.Secrets, r.JWKS, r.RotateAfter
+		k.ID, k.CreatedAt, k.Secrets, k.JWKS = r.ID, r.CreatedAt, r.Secrets, r.JWKS
 		r.Key = k
+		r.setRotation() // The key's end may have moved.
 		if k.State == policy.Revoked || k.State == policy.Deleted {
 			r.Secrets, r.macs, r.JWKS = nil, nil, "" // What is not there can't be opened.
 		}
@@ -93,7 +94,7 @@ func (s *Store) Rotate(ctx context.Context, id string, version int64, overlap ti
 			r.Secrets[i].EndsAt = now.Add(overlap)
 		}
 		secret = s.addSecret(r, number, now)
-		r.renew(now)
+		r.setRotation()
 		return nil
 	}, also)
 	if err != nil {
@@ -111,16 +112,22 @@ func (s *Store) Enrol(ctx context.Context, id string, version int64, jwks string
 			return policy.ErrSecrets
 		}
 		r.JWKS = jwks
-		r.renew(now)
+		for i := range r.Secrets {
+			r.Secrets[i].CreatedAt = now.UTC().Truncate(time.Second) // Stands for the public keys.
+		}
+		r.setRotation()
 		return nil
 	}, also)
 }
 
-// renew puts off the next rotation.
-func (r *record) renew(now time.Time) {
-	r.RotateAfter = now.UTC().Truncate(time.Second).Add(RotateEvery)
-	if r.ExpiresAt.Before(r.RotateAfter) {
-		r.RotateAfter = r.ExpiresAt
+// setRotation says when the newest secret is due to be replaced: in time, or when
+// the key ends.
+func (r *record) setRotation() {
+	r.RotateAfter = r.ExpiresAt
+	if n := len(r.Secrets); n > 0 {
+		if due := r.Secrets[n-1].CreatedAt.Add(RotateEvery); due.Before(r.ExpiresAt) {
+			r.RotateAfter = due
+		}
 	}
 }
 

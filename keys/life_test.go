@@ -142,6 +142,15 @@ func testUpdate(t *testing.T, open opener) {
 	if _, err := s.Update(t.Context(), k.ID, k.Version, func(*policy.Key) error { return nil }, nil); !errors.Is(err, policy.ErrKeyChanged) {
 		t.Errorf("an update of an old version: %v, want ErrKeyChanged", err)
 	}
+	// A key that lives on is not overdue when it was to end.
+	short, _, err := s.Create(t.Context(), example(), time.Hour, now, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer, err := s.Update(t.Context(), short.ID, 0, func(k *policy.Key) error { k.ExpiresAt = now.Add(200 * 24 * time.Hour); return nil }, nil)
+	if err != nil || !short.RotateAfter.Equal(now.Add(time.Hour)) || !longer.RotateAfter.Equal(now.Add(keys.RotateEvery)) {
+		t.Errorf("rotation is due %v, then %v, %v", short.RotateAfter, longer.RotateAfter, err)
+	}
 	if _, err := s.Update(t.Context(), "nobody", 0, func(*policy.Key) error { return nil }, nil); !errors.Is(err, policy.ErrNoSuchKey) {
 		t.Errorf("an update of no key: %v, want ErrNoSuchKey", err)
 	}

@@ -41,7 +41,7 @@ func (h *house) document(query string, headers ...string) (*http.Response, claim
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	signed, err := jose.ParseSigned(string(compact), []jose.SignatureAlgorithm{jose.ES256})
+	signed, err := jose.ParseSignedCompact(string(compact), []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		h.t.Fatal(err)
 	}

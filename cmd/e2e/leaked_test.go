@@ -3,6 +3,9 @@ package e2e
 import (
 	"bytes"
 	"database/sql"
+	"encoding/base64"
+	"encoding/json"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -216,6 +219,11 @@ func TestLeakedWhateverItsState(t *testing.T) {
 	h.pass(time.Minute)
 	for why, k := range map[string]key{"disabled": disabled, "expired": expired, "with a newer secret": overlapping, "enabled elsewhere": enabled} {
 		h.reportLeak(t, `{"key":"`+k.Secret+`"}`)
+		// Verifiers that ask now are told.
+		_, doc := h.send(h.request(http.MethodGet, "/revocations", "", ""))
+		if got, want := generationOf(t, doc), h.count(`SELECT value FROM counters WHERE name = 'revocations'`); got != want {
+			t.Errorf("%s: when the answer is there, generation %d is published, want %d", why, got, want)
+		}
 		if got := h.stateOf(k.ID); got.State != policy.Quarantined || got.StateReason != "leaked" {
 			t.Errorf("a key that is %s became %+v", why, got)
 		}
@@ -223,6 +231,56 @@ func TestLeakedWhateverItsState(t *testing.T) {
 	if n := len(h.leaks()); n != 4 {
 		t.Errorf("the audit has %d records, want 4", n)
 	}
+}
+
+// generationOf is that of a signed document of revocations.
+func generationOf(t *testing.T, doc []byte) int {
+	t.Helper()
+	parts := strings.Split(string(doc), ".")
+	payload, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Generation int `json:"generation"`
+	}
+	if err := json.Unmarshal(payload, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d.Generation
+}
+
+// TestLeakedAndGone: who hangs up has reported it all the same.
+func TestLeakedAndGone(t *testing.T) {
+	h := startHouse(t)
+	k := h.makeKey(nil, time.Hour)
+	h.inStore(func(db *sql.DB) {
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The issuer waits for this until it is too late to answer.
+		if _, err := tx.ExecContext(t.Context(), `UPDATE counters SET value = value WHERE name = 'revocations'`); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("tcp", strings.TrimPrefix(h.issuer, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.request(http.MethodPost, "/leaked", "application/json", `{"key":"`+k.Secret+`"}`).Write(conn); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 { // It has noticed by now, or this test is weaker than it looks.
+			h.send(h.request(http.MethodGet, "/jwks.json", "", ""))
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h.await("the key to be in quarantine", func() bool { return h.stateOf(k.ID).State == policy.Quarantined })
 }
 
 // TestLeakedAllOrNothing: quarantine, revocation and alert are one transaction.

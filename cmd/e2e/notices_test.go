@@ -332,6 +332,7 @@ func TestNotices(t *testing.T) {
 	long := make("long gone", begin.Add(-100*day), 90*day)
 	make("just gone", begin.Add(-60*day), 58*day)
 	later := make("kept", begin, 50*day)
+	renewed := make("renewed", begin, 60*day)
 
 	// A page of keys is no limit.
 	for range policy.MaxPage {
@@ -344,7 +345,14 @@ func TestNotices(t *testing.T) {
 	today := 0
 	changes := map[int]func(){
 		14: func() { update(moved, func(k *policy.Key) { k.ExpiresAt = k.CreatedAt.Add(44 * day) }) }, // The notices start again.
-		42: func() { update(later, func(k *policy.Key) { k.State = policy.Revoked }) },
+		42: func() {
+			update(later, func(k *policy.Key) { k.State = policy.Revoked })
+			// A secret for the 18 days that are left; then the key gets more.
+			if _, _, err := keys.Rotate(t.Context(), renewed.ID, 0, 0, h.now(), nil); err != nil {
+				t.Fatal(err)
+			}
+			update(renewed, func(k *policy.Key) { k.ExpiresAt = k.CreatedAt.Add(100 * day) })
+		},
 		51: func() {}, // They are only started again.
 		93: func() {
 			if _, _, err := keys.Rotate(t.Context(), year.ID, 0, 0, h.now(), nil); err != nil {
@@ -375,6 +383,15 @@ func TestNotices(t *testing.T) {
 		add(d, "clock key.rotation_overdue")
 		if d >= 20 && d < 44 {
 			add(d, "moved key.rotation_overdue") // That date was not moved.
+		}
+	}
+	for _, d := range []int{30, 83, 93, 99} {
+		add(d, "renewed key.expiring")
+	}
+	add(59, "renewed key.rotation_due") // Nobody looked on day 53, and 30 days are more than the secret was to have.
+	for _, d := range days {
+		if d >= 60 {
+			add(d, "renewed key.rotation_overdue")
 		}
 	}
 	add(14, "moved key.rotation_due")

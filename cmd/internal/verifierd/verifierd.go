@@ -93,6 +93,9 @@ func openRevocations(c *settings, remote *jwks.Remote, o program.Options, log *s
 		Name: c.Revocations.Name,
 		Verify: func(compact string, now time.Time) ([]byte, error) {
 			payload, _, err := remote.VerifyAs(revocationProfile, compact, now)
+			if errors.Is(err, token.ErrUnknownKey) {
+				remote.Urge() // The issuer signs with a key that it had to bring in at once.
+			}
 			return payload, err
 		},
 	}
