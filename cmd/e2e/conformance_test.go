@@ -241,6 +241,23 @@ func TestBearerElsewhere(t *testing.T) {
 	}
 }
 
+// TestLoginsEnd: a login's own token opens the API for an hour, and never longer
+// than the login lasts.
+func TestLoginsEnd(t *testing.T) {
+	for edit, lasts := range map[string]time.Duration{"": time.Hour, "session_lifetime: 30m\n": 30 * time.Minute} {
+		h := startHouse(t, "rates:", edit+"rates:")
+		l := h.logIn("ada", "lovelace")
+		h.pass(lasts - time.Minute)
+		if status, body := h.api(http.MethodGet, "/v1/me", l.Access, ""); status != http.StatusOK {
+			t.Errorf("a minute before %v are over: %d %s", lasts, status, body)
+		}
+		h.pass(time.Minute)
+		if status, body := h.api(http.MethodGet, "/v1/me", l.Access, ""); status != http.StatusUnauthorized {
+			t.Errorf("after %v: %d %s", lasts, status, body)
+		}
+	}
+}
+
 // TestPlainHTTPIsForLoopback: an issuer that others reach is reached by TLS.
 func TestPlainHTTPIsForLoopback(t *testing.T) {
 	for _, address := range []string{"http://issuer.example", "http://10.0.0.1:8080", "http://localhost.evil.example", "ftp://127.0.0.1", "https://issuer.example/path", "https://issuer.example?x=y", "https://u@issuer.example"} {
