@@ -33,6 +33,9 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, event string, statu
 	return s.decided(w, r, event, status, func(rec *audit.Record) (any, error) {
 		p, err := s.person(r, now)
 		if err != nil {
+			if r.Header.Get("Authorization") == "" { // RFC 6750, section 3.1: who has shown nothing has done nothing wrong.
+				w.Header().Set("WWW-Authenticate", `Bearer realm="Hourpass"`)
+			}
 			return nil, err
 		}
 		rec.Identity = p.String()

@@ -114,6 +114,7 @@ func TestDeviceRefused(t *testing.T) {
 		"without a client":         {"grant_type": {grantDevice}, "device_code": {d.Device}},
 		"as another client":        {"grant_type": {grantDevice}, "device_code": {d.Device}, "client_id": {"evil"}},
 		"with a secret":            {"grant_type": {grantDevice}, "device_code": {d.Device}, "client_id": {"hourpass-cli"}, "client_secret": {"x"}},
+		"with an assertion":        asSigned(pollForm(d), "a.b.c"),
 		"with a scope":             {"grant_type": {grantDevice}, "device_code": {d.Device}, "client_id": {"hourpass-cli"}, "scope": {"chat:faq-bot"}},
 		"with the user's code too": {"grant_type": {grantDevice}, "device_code": {d.Device}, "client_id": {"hourpass-cli"}, "user_code": {d.User}},
 	} {

@@ -112,7 +112,7 @@ func TestNarrow(t *testing.T) {
 			t.Errorf("the record is %+v", last)
 		}
 	}
-	for _, name := range []string{"lim", "par", "ip", "tier", "team", "grant", "sub", "aud", "exp"} {
+	for _, name := range []string{"lim", "par", "ip", "tier", "team", "grant", "sub", "aud", "exp", "auth_time"} {
 		if before[name] == nil {
 			t.Errorf("the first token has no %s to keep", name)
 		}

@@ -128,6 +128,7 @@ func JSON(w http.ResponseWriter, status int, v any) { write(w, "application/json
 func write(w http.ResponseWriter, contentType string, status int, v any) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache") // RFC 6749, section 5.1, still asks for it.
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // The client may have gone; nothing is left to do.
