@@ -124,7 +124,7 @@ func TestNarrow(t *testing.T) {
 	if last := payload(t, h.narrow(holders[0], parent, "chat:faq-bot")); last.seconds("exp") != before.seconds("exp") {
 		t.Errorf("narrowed in its last seconds it ends at %d, not %d", last.seconds("exp"), before.seconds("exp"))
 	}
-	h.pass(time.Second)
+	h.pass(20 * time.Second)
 	h.refused("narrowed at its end", holders[0].Secret, narrowForm(parent, "chat:faq-bot"), "invalid_request", "subject_token")
 }
 
