@@ -50,13 +50,12 @@ bench-issuer:
 	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-issuer.json go test -run '^$$' -bench '^BenchmarkIssuer$$' -benchtime 1x ./cmd/e2e | grep -E 'exchanges|FAIL|bench_test' || true
 	@cat bin/bench-issuer.json
 
-# Tests that take their time: the issuer killed 200 times under load, on either
-# store, and the whole suite on two issuers behind a round robin.
+# A test that takes its time: the issuer killed 200 times under load, on either
+# store.
 drill:
 	@scripts/test-deps
 	HOURPASS_TEST_CRASHES=200 go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
 	HOURPASS_TEST_CRASHES=200 HOURPASS_TEST_STORE=postgres go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
-	HOURPASS_TEST_STORE=replicas go test -count=1 -timeout 30m ./cmd/e2e
 
 demo: build
 	bin/hourpass-dev $(ARGS)

@@ -89,7 +89,7 @@ func (d *described) ask(want int, method, path, bearer, body string, values ...s
 	if res.StatusCode != want {
 		d.t.Errorf("%s %s: %d %s, want %d", method, target, res.StatusCode, answer, want)
 	}
-	if res.StatusCode == http.StatusUnauthorized && !strings.HasPrefix(res.Header.Get("WWW-Authenticate"), "Bearer error=") {
+	if res.StatusCode == http.StatusUnauthorized && !strings.HasPrefix(res.Header.Get("WWW-Authenticate"), "Bearer ") {
 		d.t.Errorf("%s %s: WWW-Authenticate %q", method, target, res.Header.Get("WWW-Authenticate"))
 	}
 	operation := d.doc["paths"].(map[string]any)[path].(map[string]any)[strings.ToLower(method)].(map[string]any)

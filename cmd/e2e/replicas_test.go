@@ -27,11 +27,16 @@ var exchangeSuite = []string{
 
 // TestTwoIssuers runs the suite again on two issuers behind a round robin, which
 // share one PostgreSQL: every other request of a story goes to the other one.
-func TestTwoIssuers(t *testing.T) { again(t, "replicas", exchangeSuite) }
+func TestTwoIssuers(t *testing.T) {
+	t.Parallel()
+	again(t, "replicas", exchangeSuite)
+}
 
-// TestOnPostgres runs the suite again on one issuer with PostgreSQL.
+// TestOnPostgres runs what is about durability again on one issuer with
+// PostgreSQL; two issuers have it too.
 func TestOnPostgres(t *testing.T) {
-	again(t, "postgres", append(exchangeSuite, "TestCrashes", "TestKill"))
+	t.Parallel()
+	again(t, "postgres", []string{"TestCrashes", "TestKill", "TestReplayInParallel", "TestRestart", "TestNoAuditNoToken"})
 }
 
 // again runs tests of this program on another engine, in a process of their own.
