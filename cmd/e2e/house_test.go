@@ -56,6 +56,9 @@ type house struct {
 	clock    atomic.Int64 // Added to the real time, in nanoseconds.
 	logs     logs
 	programs map[string]*running
+
+	reading sync.Mutex
+	read    map[string]*tail // By audit log.
 }
 
 type running struct {
@@ -90,7 +93,7 @@ func (h *house) startPrograms(edits ...string) {
 // newHouse starts the toys alone and says where the programs will be.
 func newHouse(t *testing.T) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}}
+	h := &house{t: t, dir: t.TempDir(), programs: map[string]*running{}, read: map[string]*tail{}}
 	h.store = filepath.Join(h.dir, "issuer.db")
 	if engine != "" {
 		h.store = peers.Postgres(t) // Outlives the programs, which write to their end.
@@ -541,16 +544,59 @@ func (h *house) records(program string) []audit.Record {
 	if program == "issuer" && len(h.replicas) > 0 {
 		programs = []string{"issuer", "issuer-2"}
 	}
+	h.reading.Lock()
+	defer h.reading.Unlock()
 	var list []audit.Record
 	for _, name := range programs {
-		more, err := audit.Read(filepath.Join(h.dir, name+"-audit.jsonl"))
-		if err != nil {
+		if h.read[name] == nil {
+			h.read[name] = &tail{}
+		}
+		if err := h.read[name].follow(filepath.Join(h.dir, name+"-audit.jsonl")); err != nil {
 			h.t.Fatal(err)
 		}
-		list = append(list, more...)
+		list = append(list, h.read[name].records...)
 	}
 	slices.SortStableFunc(list, func(a, b audit.Record) int { return a.Time.Compare(b.Time) })
 	return list
+}
+
+// tail is what was read of a log so far, so that a test that looks after each
+// request does not read all of it each time.
+type tail struct {
+	file    os.FileInfo
+	offset  int64
+	records []audit.Record
+}
+
+// follow reads the lines that were added, or all where the file is another one.
+func (l *tail) follow(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if l.file == nil || !os.SameFile(l.file, info) || info.Size() < l.offset {
+		*l = tail{file: info}
+	}
+	added, err := io.ReadAll(io.NewSectionReader(file, l.offset, info.Size()-l.offset))
+	if err != nil {
+		return err
+	}
+	added = added[:bytes.LastIndexByte(added, '\n')+1]
+	part := path + ".part"
+	if err := os.WriteFile(part, added, 0o600); err != nil {
+		return err
+	}
+	more, err := audit.Read(part)
+	if err != nil {
+		return err
+	}
+	l.offset, l.records = l.offset+int64(len(added)), append(l.records, more...)
+	return os.Remove(part)
 }
 
 // oauthError is the issuer's refusal.
