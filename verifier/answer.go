@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"time"
+
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
 // requestID is the header that names the decision, to client and upstream. The
@@ -54,7 +56,7 @@ func (a *answer) Write(p []byte) (n int, err error) {
 // push writes, flushes if the answer is eager, and ends a call whose client takes
 // nothing.
 func (a *answer) push(write func() error) (err error) {
-	a.watch.arm(a.idle, errClientSlow)
+	a.watch.arm(a.idle, refusal.ErrClientSlow)
 	if write != nil {
 		err = write()
 	}
@@ -129,7 +131,7 @@ func (w *watch) done() error {
 
 func (w *watch) fire() {
 	w.cancel(w.why)
-	if w.why == errClientSlow { //nolint:errorlint // It is set to just that.
+	if w.why == refusal.ErrClientSlow { //nolint:errorlint // It is set to just that.
 		_ = http.NewResponseController(w.client).SetWriteDeadline(past)
 	}
 	close(w.fired)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
 // credentialHeaders are where clients of the API families put what they take
@@ -21,7 +22,7 @@ func credential(h http.Header) (string, error) {
 			if name == "Authorization" {
 				scheme, rest, _ := strings.Cut(value, " ")
 				if !strings.EqualFold(scheme, "Bearer") {
-					return "", errScheme
+					return "", refusal.ErrScheme
 				}
 				value = rest
 			}
@@ -29,7 +30,7 @@ func credential(h http.Header) (string, error) {
 			case value == "":
 				return "", token.ErrMalformed
 			case found != "" && found != value:
-				return "", errAmbiguous
+				return "", refusal.ErrAmbiguous
 			}
 			found = value
 		}

@@ -3,55 +3,27 @@ package verifier
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/body"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
-// A rule is what a member of a body must be. Words complete the sentence: the
-// member "x" …
-type rule struct {
-	ok    func(strictjson.Value) bool
-	words string
-}
-
-// members are the rules for the names of a body's object; other names may hold
-// anything.
-type members struct {
-	rules map[string]rule
-	like  map[string]bool // The skeletons of the names.
-}
-
-func newMembers(tables ...map[string]rule) *members {
-	m := &members{rules: map[string]rule{}, like: map[string]bool{}}
-	for _, table := range tables {
-		for name, r := range table {
-			m.rules[name] = r
-			m.like[string(skeleton(nil, name))] = true
-		}
-	}
-	return m
-}
-
-// readBody takes the body of a call, whole, before anything is decided by it, and
-// writes it anew into c.
+// readBody takes the body of a call, whole, before anything is decided by it.
 func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	if !isJSON(r.Header["Content-Type"]) {
-		return errContentType
+		return refusal.ErrContentType
 	}
 	for _, coding := range r.Header["Content-Encoding"] {
 		// Servers differ on whether they decode; what we could not read may be
 		// another body to them.
 		if !strings.EqualFold(coding, "identity") {
-			return errContentEncoding
+			return refusal.ErrContentEncoding
 		}
 	}
 	doc, err := v.receive(w, r)
@@ -59,13 +31,10 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 		return err
 	}
 	c.unread = nil
-	found, err := strictjson.Object(doc, strictjson.Limits{})
-	if err != nil {
-		return &denial{is: errBody, detail: err.Error(), cause: err}
-	}
-	c.model, c.body, err = c.route.members.rewrite(found, len(doc))
-	if token.ValidModel(c.model) {
-		c.record.Model = c.model
+	c.doc, err = body.Parse(doc, c.route.Members)
+	c.named = c.doc.Model
+	if token.ValidModel(c.named) {
+		c.record.Model = c.named
 	}
 	return err
 }
@@ -95,7 +64,7 @@ const maxGuess = 64 << 10
 // costs other Go proxies some of their streams.
 func (v *Verifier) receive(w *answer, r *http.Request) ([]byte, error) {
 	if r.ContentLength > v.c.MaxBody {
-		return nil, errTooLarge
+		return nil, refusal.ErrTooLarge
 	}
 	size := min(max(r.ContentLength, 0), maxGuess) + bytes.MinRead
 	doc := bytes.NewBuffer(make([]byte, 0, size))
@@ -104,11 +73,11 @@ func (v *Verifier) receive(w *answer, r *http.Request) ([]byte, error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case !inTime():
-		return nil, errBodySlow
+		return nil, refusal.ErrBodySlow
 	case errors.As(err, &tooLarge):
-		return nil, errTooLarge
+		return nil, refusal.ErrTooLarge
 	case err != nil:
-		return nil, &denial{is: errBodyRead, cause: err}
+		return nil, &refusal.Denial{Is: refusal.ErrBodyRead, Cause: err}
 	}
 	return doc.Bytes(), nil
 }
@@ -156,81 +125,4 @@ func (v *Verifier) drained(w *answer, r *http.Request) bool {
 		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(past)
 	}
 	return ok
-}
-
-// rewrite holds the object to the rules and writes it anew: the same members in
-// the same order, names and model in their plainest form, values that we do not
-// judge byte for byte. What the upstream parses is what was judged.
-func (m *members) rewrite(object []strictjson.Member, size int) (model string, body []byte, err error) {
-	body = append(make([]byte, 0, size+64), '{')
-	for i, member := range object {
-		rule, known := m.rules[member.Name]
-		switch {
-		case known && !rule.ok(member.Value):
-			return model, nil, &denial{is: errMember, detail: fmt.Sprintf("%q %s", member.Name, rule.words)}
-		case !known && m.confusable(member.Name):
-			return model, nil, errMemberName
-		}
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(strictjson.AppendText(body, member.Name), ':')
-		if member.Name == "model" {
-			model, _ = member.Text()
-			body = strictjson.AppendText(body, model)
-			continue
-		}
-		body = append(body, member.Raw...)
-	}
-	switch {
-	case model == "":
-		return "", nil, errNoModel
-	case !token.ValidModel(model):
-		return model, nil, errModelName
-	}
-	return model, append(body, '}'), nil
-}
-
-// confusable tells whether some parser could take name for a name that has a
-// rule, although they are not the same. Go's encoding/json folds case, by
-// Unicode: to it "max_toKens" with a Kelvin sign is max_tokens. Others trim.
-func (m *members) confusable(name string) bool {
-	var room [64]byte
-	return m.like[string(skeleton(room[:0], name))]
-}
-
-// maxSkeleton is longer than any name that has a rule.
-const maxSkeleton = 40
-
-// skeleton appends what is left of name when case, spaces, fullwidth forms and
-// characters that can't be seen are set aside. Of long names it appends only the
-// beginning.
-func skeleton(dst []byte, name string) []byte {
-	for _, r := range name {
-		if len(dst) > maxSkeleton {
-			break
-		}
-		switch {
-		case r > ' ' && r < unicode.MaxASCII:
-		case unicode.In(r, unicode.C, unicode.Z, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector), r == '\u2800':
-			continue
-		case 0xFF01 <= r && r <= 0xFF5E:
-			r -= 0xFEE0
-		}
-		dst = utf8.AppendRune(dst, foldRune(r))
-	}
-	return dst
-}
-
-// foldRune returns the least of the runes that are r but for case, as
-// [strings.EqualFold] sees it.
-func foldRune(r rune) rune {
-	if 'a' <= r && r <= 'z' {
-		return r - 'a' + 'A' // The least there is, and much the commonest.
-	}
-	least := r
-	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-		least = min(least, f)
-	}
-	return least
 }

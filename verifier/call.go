@@ -6,15 +6,19 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/clientip"
 	"github.com/hourpass/hourpass/internal/reqtarget"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/body"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
+	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
 // call is one request on its way through the steps.
@@ -22,13 +26,16 @@ type call struct {
 	began  time.Time
 	record audit.Record
 	claims *token.Claims // Of a verified token; nil until then.
-	route  *route
-	model  string
-	body   []byte // What the upstream gets instead of the client's body. Nil: none.
+	route  route.Match
+	query  string   // What the upstream gets of the query.
+	named  string   // The model, as the request names it.
+	model  string   // The model, by its one name.
+	doc    body.Doc // The body as it was read.
+	body   []byte   // What the upstream gets instead of the client's body. Nil: none.
 
 	unread *http.Request // The request, until its body was read.
 
-	upstream *upstream
+	upstream *upstream.Server
 	failure  error // Why the upstream's answer could not be used.
 	watch    *watch
 	answer   *answer
@@ -58,17 +65,17 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 // decide takes the steps of a decision, the cheapest first. No step looks at
 // more of the request than the ones before have made safe to look at.
 func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
-	client := clientAddr(r.RemoteAddr)
+	client := clientip.From(r, v.c.TrustedProxies)
 	if client.IsValid() {
 		c.record.ClientIP = client.String()
 	}
 	// Before any router: each reads an unclean path in its own way.
 	path, query, err := reqtarget.Split(r.RequestURI)
 	if err != nil || r.URL.Path != path {
-		return errTarget // Not as it came, perhaps: behind http.StripPrefix two paths are left.
+		return refusal.ErrTarget // Not as it came, perhaps: behind http.StripPrefix two paths are left.
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodPost {
-		return &denial{is: errMethod, allow: "GET, POST"}
+	if !route.KnownMethod(r.Method) {
+		return &refusal.Denial{Is: refusal.ErrMethod, Allow: route.Methods()}
 	}
 	raw, err := credential(r.Header)
 	if err != nil {
@@ -80,35 +87,31 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 	}
 	c.identify(claims)
 	if !claims.AllowsIP(client) {
-		return errClientIP
+		return refusal.ErrClientIP
 	}
 	// A limit that is not enforced would be a promise broken in silence.
-	if len(claims.Limits) > 0 || !claims.Params.IsZero() {
-		return errLimits
+	if len(claims.Limits) > 0 {
+		return refusal.ErrLimits
 	}
 	// Only now, so that whoever has no token learns nothing of the routes.
 	if err := c.findRoute(r, path, query); err != nil {
 		return err
 	}
-	if c.route.carrier == inBody {
+	if c.route.Members != nil {
 		if err := v.readBody(w, r, c); err != nil {
 			return err
 		}
 	}
+	if err := v.findModel(c); err != nil {
+		return err
+	}
 	if err := c.checkScope(); err != nil {
 		return err
 	}
-	return v.records.takesMore()
-}
-
-// clientAddr is the peer's address. A peer that has none, as on a Unix socket,
-// gets the invalid address, which is in no network.
-func clientAddr(remote string) netip.Addr {
-	peer, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Addr{}
+	if err := c.rewrite(); err != nil {
+		return err
 	}
-	return peer.Addr().Unmap()
+	return v.records.takesMore()
 }
 
 func (c *call) identify(claims *token.Claims) {
@@ -117,41 +120,97 @@ func (c *call) identify(claims *token.Claims) {
 	c.record.Grant, c.record.Token = claims.Grant, claims.ID
 }
 
-func (c *call) findRoute(r *http.Request, path, query string) error {
-	route, model, allow := find(r.Method, path)
-	if route == nil {
+func (c *call) findRoute(r *http.Request, path, query string) (err error) {
+	m, allow, ok := route.Find(r.Method, path)
+	if !ok {
 		if allow != "" {
-			return &denial{is: errMethod, allow: allow}
+			return &refusal.Denial{Is: refusal.ErrMethod, Allow: allow}
 		}
-		return errNotFound
+		return refusal.ErrNotFound
 	}
-	c.route, c.record.Route, c.record.Action = route, route.name(), route.action
-	switch {
-	case query != "":
-		// A query may name a model, a stream or a key to servers that look there.
-		return errQuery
-	case r.Method == http.MethodGet && r.ContentLength != 0:
-		return errUnwanted // It would be waited for, to no end.
+	c.route, c.record.Route, c.record.Action = m, m.Name(), m.Action
+	if c.named = m.Model; c.named != "" {
+		c.record.Model = c.named
+	}
+	switch c.query, err = judgeQuery(m.Route, query); {
+	case err != nil:
+		return err
+	case m.Members == nil && r.ContentLength != 0:
+		return refusal.ErrUnwanted // It would be waited for, to no end.
 	case r.Header["Upgrade"] != nil:
-		return errUpgrade // Frames behind it would pass unjudged.
-	case route.carrier == inPath:
-		if !token.ValidModel(model) {
-			return errNotFound // Perhaps a path below a model, of a route that we don't know.
-		}
-		c.model, c.record.Model = model, model
+		return refusal.ErrUpgrade // Frames behind it would pass unjudged.
 	}
+	return nil
+}
+
+// judgeQuery returns the query for the upstream: what the route allows, each
+// parameter once.
+func judgeQuery(r *route.Route, query string) (string, error) {
+	if query == "" {
+		return "", nil
+	}
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		if ok := r.Query[name]; ok == nil || seen[name] || !ok(value) {
+			return "", refusal.ErrQuery
+		}
+		seen[name] = true
+	}
+	return query, nil
+}
+
+// findModel finds the one name of the model that the request means, and who
+// serves it. That nobody does is said once the scope allows it.
+func (v *Verifier) findModel(c *call) error {
+	r := c.route.Route
+	switch {
+	case r.Carrier == route.Nowhere && !r.Admin():
+		return nil
+	case c.named == "" && (r.Bound || r.Admin()):
+		c.upstream, c.model = v.upstreams.Bound(r)
+	case c.named != "" && !token.ValidModel(c.named):
+		return refusal.ErrModelName
+	default:
+		c.upstream, c.model = v.upstreams.Serving(c.named)
+	}
+	if c.model == "" {
+		return refusal.ErrNoModel
+	}
+	c.record.Model = c.model
 	return nil
 }
 
 func (c *call) checkScope() error {
 	switch {
-	case c.route.carrier == nowhere:
+	case c.model == "":
 		return nil
-	case c.route.anyAction && c.claims.Scope.AllowModel(c.model), c.claims.Scope.Allow(c.route.action, c.model):
+	case c.route.AnyAction && c.claims.Scope.AllowModel(c.model), c.claims.Scope.Allow(c.route.Action, c.model):
 		return nil
 	}
-	missing := token.Scope{Action: c.route.action, Model: c.model}.String()
-	return &denial{is: errScope, scope: missing, detail: missing}
+	missing := token.Scope{Action: c.route.Action, Model: c.model}.String()
+	return &refusal.Denial{Is: refusal.ErrScope, Scope: missing, Detail: missing}
+}
+
+// rewrite makes the body for the upstream, within the bounds of the token.
+func (c *call) rewrite() (err error) {
+	bounds := body.Bounds{Params: c.claims.Params}
+	if c.upstream != nil {
+		bounds.Cap = c.upstream.Family.Cap
+	}
+	stream, bounded := bounds.Bounds["stream"]
+	switch {
+	case c.route.Opaque && !bounds.IsZero():
+		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint's parameters can't be seen"}
+	case c.route.Stream == route.Always && bounded && stream.Max < 1:
+		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint streams"}
+	case c.route.Members == nil:
+	case c.route.Carrier == route.InBody:
+		c.body, err = c.doc.Write(c.model, bounds)
+	default:
+		c.body, err = c.doc.Write("", bounds)
+	}
+	return err
 }
 
 // inProcess is the request for a handler in this process.
@@ -183,21 +242,21 @@ func (v *Verifier) finish(w *answer, c *call) {
 		abort = true
 	default:
 		v.c.Log.Error("panic in a call", "decision", c.record.Decision, "panic", p, "stack", string(debug.Stack()))
-		c.note(errInternal)
+		c.note(refusal.ErrInternal)
 		if abort = w.status != 0; !abort {
-			v.refuse(w, c, errInternal)
+			v.refuse(w, c, refusal.ErrInternal)
 		}
 	}
 	if w.status == 0 {
-		w.status, abort = statusClientGone, true // Without a word, lest net/http says 200.
+		w.status, abort = refusal.ClientGone, true // Without a word, lest net/http says 200.
 	}
 	switch {
-	case errors.Is(w.failed, errClientSlow):
-		c.note(errClientSlow)
+	case errors.Is(w.failed, refusal.ErrClientSlow):
+		c.note(refusal.ErrClientSlow)
 	case w.failed != nil:
-		c.note(errClientGone)
+		c.note(refusal.ErrClientGone)
 	case abort:
-		c.note(errAborted)
+		c.note(refusal.ErrAborted)
 	}
 	c.record.Status, c.record.Bytes = w.status, w.bytes
 	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000
@@ -206,6 +265,3 @@ func (v *Verifier) finish(w *answer, c *call) {
 		panic(http.ErrAbortHandler)
 	}
 }
-
-// statusClientGone is what nginx writes down for a client that did not wait.
-const statusClientGone = 499

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
 // Bounds of an upstream's list of models.
@@ -34,21 +36,24 @@ type source struct {
 // sources are the upstreams. A model counts as the upstream's only if a call to
 // it would go there.
 func (v *Verifier) sources(r *http.Request, c *call) []source {
-	list := make([]source, len(v.upstreams.all))
-	for i, u := range v.upstreams.all {
+	list := make([]source, len(v.upstreams.All))
+	for i, u := range v.upstreams.All {
 		list[i] = source{
-			name:   u.Name,
-			serves: func(model string) bool { return v.upstreams.serving(model) == u },
-			fetch:  func() ([]byte, int, error) { return u.fetchList(r, c) },
+			name: u.Name,
+			serves: func(model string) bool {
+				to, name := v.upstreams.Serving(model)
+				return to == u && name == model
+			},
+			fetch: func() ([]byte, int, error) { return fetchList(u, r, c) },
 		}
 	}
 	return list
 }
 
-func (u *upstream) fetchList(r *http.Request, c *call) (doc []byte, status int, err error) {
+func fetchList(u *upstream.Server, r *http.Request, c *call) (doc []byte, status int, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), min(listTimeout, u.ResponseTimeout))
 	defer cancel()
-	res, err := u.Transport.RoundTrip(outgoing(ctx, r, c, u))
+	res, err := u.RoundTrip(outgoing(ctx, r, c, u))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -89,7 +94,7 @@ func (m *memory) WriteHeader(status int) { m.status = status }
 
 func (m *memory) Write(p []byte) (int, error) {
 	if m.body.Len()+len(p) > maxList {
-		return 0, errTooLarge
+		return 0, refusal.ErrTooLarge
 	}
 	return m.body.Write(p)
 }
@@ -139,7 +144,7 @@ func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
 		c.record.Upstream, c.record.UpstreamStatus = lists[0].name, lists[0].status
 	}
 	if failed > 0 && failed == len(sources) {
-		return errUpstream
+		return refusal.ErrUpstream
 	}
 	body = append(body, "]}"...)
 	h := w.Header()
@@ -184,7 +189,7 @@ func parseModels(doc []byte) ([]model, error) {
 			return nil, err
 		}
 		if len(elements) > maxModels {
-			return nil, errTooLarge
+			return nil, refusal.ErrTooLarge
 		}
 		for _, e := range elements {
 			m, err := parseModel(e.Raw)

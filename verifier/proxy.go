@@ -14,15 +14,22 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
+	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
 // forward sends the call to its upstream and the answer to the client.
 func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
-	if c.route.list {
+	if c.route.List {
 		return v.listModels(w, c, v.sources(r, c))
 	}
-	if c.upstream = v.upstreams.serving(c.model); c.upstream == nil {
-		return errNoUpstream
+	switch {
+	case c.upstream == nil:
+		return refusal.ErrNoUpstream
+	case !c.upstream.Serves(c.route.Route):
+		return refusal.ErrNotServed
 	}
 	c.record.Upstream = c.upstream.Name
 	c.answer = w
@@ -32,43 +39,42 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 
 	out := outgoing(context.WithValue(ctx, contextKey{}, c), r, c, c.upstream)
-	c.watch.arm(c.upstream.ResponseTimeout, errUpstreamSlow)
-	c.upstream.proxy.ServeHTTP(w, out)
+	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
+	v.proxy.ServeHTTP(w, out)
 	return c.failure
 }
 
 // outgoing is the request for an upstream. Nothing of the client's is in it but
 // what this function puts there.
-func outgoing(ctx context.Context, r *http.Request, c *call, u *upstream) *http.Request {
-	path := c.route.path
-	if c.route.carrier == inPath {
-		path += c.model
-	}
+func outgoing(ctx context.Context, r *http.Request, c *call, u *upstream.Server) *http.Request {
 	out := &http.Request{
-		Method: r.Method, URL: &url.URL{Scheme: u.base.Scheme, Host: u.base.Host, Path: u.base.Path + path}, Host: u.base.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: outgoingHeader(r.Header, c),
-	}
-	if u.Credential != "" {
-		out.Header.Set(u.Header, u.Credential)
+		Method: r.Method, URL: &url.URL{Path: c.route.Target(c.model), RawQuery: c.query},
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: outgoingHeader(r.Header, c, u.Family),
 	}
 	return out.WithContext(ctx)
 }
 
 // outgoingHeader is the allow-list of what a client can say to an upstream beside
-// the body. It is short: identity, forwarding and routing headers are believed by
+// the body, if it stands there once and looks as it should. It is short: identity, forwarding and routing headers are believed by
 // some server in some spelling, and all clients share one credential, so that
 // another's OpenAI-Organization or Idempotency-Key would reach into a common
 // account.
-func outgoingHeader(from http.Header, c *call) http.Header {
+func outgoingHeader(from http.Header, c *call, f *route.Family) http.Header {
 	to := make(http.Header, 8)
 	to["User-Agent"] = userAgent
 	to[requestID] = []string{c.record.Decision}
 	if c.body != nil {
 		to["Content-Type"] = jsonType
 	}
-	for _, h := range passed {
-		if values := from[h.name]; len(values) == 1 && h.ok(values[0]) {
-			to[h.name] = values
+	if accept := from["Accept"]; len(accept) == 1 && isPlain(accept[0]) {
+		to["Accept"] = accept
+	}
+	if parent := from["Traceparent"]; len(parent) == 1 && isTraceparent(parent[0]) {
+		to["Traceparent"] = parent
+	}
+	for _, name := range f.Headers {
+		if values := from[name]; len(values) == 1 && isPlain(values[0]) {
+			to[name] = values
 		}
 	}
 	return to
@@ -78,17 +84,6 @@ var (
 	userAgent = []string{"hourpass-verifier"}
 	jsonType  = []string{"application/json"}
 )
-
-// passed are the client's headers that an upstream gets, if they stand there once
-// and look as they should.
-var passed = []struct {
-	name string
-	ok   func(string) bool
-}{
-	{"Accept", isPlain},
-	{"Openai-Beta", isPlain},
-	{"Traceparent", isTraceparent},
-}
 
 // isPlain tells whether s is a short list of words, media types or settings.
 func isPlain(s string) bool {
@@ -120,9 +115,9 @@ func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
 
 var copyBuffers = &buffers{}
 
-func (v *Verifier) newProxy(u *upstream) *httputil.ReverseProxy {
+func (v *Verifier) newProxy() *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
-		Transport:     u.Transport,
+		Transport:     toUpstream{},
 		FlushInterval: -1, // Each word goes out as it comes.
 		BufferPool:    copyBuffers,
 		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
@@ -146,6 +141,13 @@ func (v *Verifier) newProxy(u *upstream) *httputil.ReverseProxy {
 			r.Context().Value(contextKey{}).(*call).fail(err)
 		},
 	}
+}
+
+// toUpstream sends a request where its call goes.
+type toUpstream struct{}
+
+func (toUpstream) RoundTrip(r *http.Request) (*http.Response, error) {
+	return r.Context().Value(contextKey{}).(*call).upstream.RoundTrip(r)
 }
 
 // accept turns an upstream's answer into ours, or says why it can't be.
@@ -184,19 +186,19 @@ func checkResponse(res *http.Response) (media string, err error) {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusPaymentRequired, status == http.StatusProxyAuthRequired:
 		// It is our credential that it does not like. A client that believed it
 		// to be its own token would throw a good one away.
-		return "", fmt.Errorf("%w: it refused the verifier's credential with %d", errUpstream, status)
+		return "", fmt.Errorf("%w: it refused the verifier's credential with %d", refusal.ErrUpstream, status)
 	case status < http.StatusOK, status >= 300 && status < 400:
 		// Neither another protocol nor another place.
-		return "", fmt.Errorf("%w: it answered %d", errUpstream, status)
+		return "", fmt.Errorf("%w: it answered %d", refusal.ErrUpstream, status)
 	case slices.ContainsFunc(res.Header["Content-Encoding"], func(coding string) bool { return !strings.EqualFold(coding, "identity") }):
-		return "", fmt.Errorf("%w: its answer has a content encoding that was not asked for", errUpstream)
+		return "", fmt.Errorf("%w: its answer has a content encoding that was not asked for", refusal.ErrUpstream)
 	}
 	types := res.Header["Content-Type"]
 	if len(types) == 1 { // Of two, a browser may take the other.
 		media, _, err = mime.ParseMediaType(types[0])
 	}
 	if err != nil || media != "application/json" && media != "text/event-stream" {
-		return "", fmt.Errorf("%w: it answered %d with neither JSON nor events", errUpstream, status)
+		return "", fmt.Errorf("%w: it answered %d with neither JSON nor events", refusal.ErrUpstream, status)
 	}
 	return media, nil
 }
@@ -207,12 +209,12 @@ func (c *call) fail(err error) {
 	timeout := c.watch.expired
 	switch {
 	case c.client.Err() != nil:
-		c.failure = errClientGone
+		c.failure = refusal.ErrClientGone
 	case timeout != nil:
 		c.failure = timeout
-	case errors.Is(err, errUpstream):
+	case errors.Is(err, refusal.ErrUpstream):
 		c.failure = err
 	default:
-		c.failure = &denial{is: errUpstream, cause: err}
+		c.failure = &refusal.Denial{Is: refusal.ErrUpstream, Cause: err}
 	}
 }

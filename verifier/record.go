@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
 // records keeps the record of every call, and stops calls when it can't.
@@ -69,7 +70,7 @@ func (k *records) takesMore() error {
 		return nil
 	}
 	if !k.mu.TryLock() {
-		return errAudit
+		return refusal.ErrAudit
 	}
 	defer k.mu.Unlock()
 	return k.mend()
@@ -90,7 +91,7 @@ func (k *records) ready() error {
 func (k *records) mend() error {
 	for len(k.unkept) > 0 {
 		if err := k.append(k.unkept[0]); err != nil {
-			return fmt.Errorf("%w: %d records wait, %d are lost: %w", errAudit, len(k.unkept), k.lost, err)
+			return fmt.Errorf("%w: %d records wait, %d are lost: %w", refusal.ErrAudit, len(k.unkept), k.lost, err)
 		}
 		k.unkept = k.unkept[1:]
 	}

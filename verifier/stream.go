@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
 // stream is the body of an upstream's answer on its way to the client. It ends
@@ -30,7 +32,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	s.call.watch.arm(s.call.upstream.IdleTimeout, errUpstreamIdle)
+	s.call.watch.arm(s.call.upstream.IdleTimeout, refusal.ErrUpstreamIdle)
 	n, err := s.body.Read(p)
 	timeout := s.call.watch.done()
 	s.remember(p[:n])
@@ -46,23 +48,23 @@ func (s *stream) Read(p []byte) (int, error) {
 
 // broken decides what the client gets after an upstream that did not finish.
 func (s *stream) broken(timeout error) error {
-	why := errUpstreamDied
+	why := refusal.ErrUpstreamDied
 	switch {
 	case s.call.client.Err() != nil:
-		why = errClientGone
+		why = refusal.ErrClientGone
 	case timeout != nil:
 		why = timeout
 	}
-	r, d := lookUp(why)
+	r, d := refusal.Of(why)
 	s.call.note(why)
-	if !s.events || r.status == statusClientGone {
+	if !s.events || r.Status == refusal.ClientGone {
 		return why // The connection is cut: half an answer must not look like a whole one.
 	}
-	f := s.call.route.family
+	f := s.call.route.Family
 	if !s.atEvent() {
 		s.last = append(s.last, "\n\n"...)
 	}
-	s.last = append(s.last, f.event(f.refusal(r.status, r.code, r.message(d), s.call.record.Decision))...)
+	s.last = append(s.last, f.Event(f.Refusal(r.Status, r.Code, r.Message(d), s.call.record.Decision))...)
 	s.over = true
 	return nil
 }

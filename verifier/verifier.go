@@ -20,12 +20,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httputil"
+	"net/netip"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
 // KeySet is what the verifier needs of the issuer's public keys.
@@ -55,6 +58,10 @@ type Config struct {
 	// Keys verifies signatures. It is asked for its generation at every call and
 	// for a verdict about each token that is not in the cache.
 	Keys KeySet
+
+	// TrustedProxies are the networks of the proxies in front of the verifier,
+	// whose X-Forwarded-For says who calls. Nil: the peer is the client.
+	TrustedProxies []netip.Prefix
 
 	// Revocations tell which tokens are refused before they expire. They are
 	// asked at every call. Nil: each token lives out its hour, whatever happens to
@@ -93,15 +100,16 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Defaults of [Config] and [Upstream].
+// Upstream is one model server, or what stands before several.
+type Upstream = upstream.Config
+
+// Defaults of [Config].
 const (
-	defaultSkew            = 30 * time.Second
-	defaultMaxBody         = 10 << 20
-	defaultBodyTimeout     = time.Minute
-	defaultCacheSize       = 8192
-	maxCacheTTL            = time.Minute
-	defaultResponseTimeout = 10 * time.Minute
-	defaultIdleTimeout     = 5 * time.Minute
+	defaultSkew        = 30 * time.Second
+	defaultMaxBody     = 10 << 20
+	defaultBodyTimeout = time.Minute
+	defaultCacheSize   = 8192
+	maxCacheTTL        = time.Minute
 )
 
 // Verifier decides about calls. It is safe for concurrent use.
@@ -109,13 +117,14 @@ type Verifier struct {
 	c         Config // With the defaults in place.
 	expect    token.Expect
 	seen      *lru.Cache[seen, verified]
-	upstreams upstreams
+	upstreams *upstream.Set
+	proxy     *httputil.ReverseProxy
 	records   *records
 }
 
 // New checks c, all of it at once. It starts nothing and fetches nothing.
 func New(c Config) (*Verifier, error) {
-	upstreams, err := newUpstreams(c.Upstreams)
+	upstreams, err := upstream.NewSet(c.Upstreams)
 	if err := errors.Join(c.check(), err); err != nil {
 		return nil, fmt.Errorf("configuring the verifier: %w", err)
 	}
@@ -139,9 +148,7 @@ func New(c Config) (*Verifier, error) {
 		expect:  token.Expect{Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew},
 		records: &records{to: c.Audit, log: c.Log},
 	}
-	for _, u := range upstreams.all {
-		u.proxy = v.newProxy(u)
-	}
+	v.proxy = v.newProxy()
 	return v, nil
 }
 
@@ -184,7 +191,7 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.serve(w, r, func(w *answer, r *http.Request, c *call) error {
 			r = c.inProcess(r)
-			if c.route.list {
+			if c.route.List {
 				return v.listModels(w, c, []source{handlerSource(next, r)})
 			}
 			w.Header().Set(requestID, c.record.Decision)

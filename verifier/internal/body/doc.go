@@ -1,0 +1,77 @@
+// Package body reads the bodies of calls, holds them to the rules of their
+// routes, and writes them anew: what an upstream parses is what was judged,
+// whichever parser it has.
+//
+// It owns content codings, JSON, multipart/form-data and the bounds on them. It
+// refuses to know tokens, but for the bounds of parameters, and upstreams. Start
+// with [Read]; errors match the sentinels of package refusal.
+package body
+
+import (
+	"fmt"
+
+	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
+)
+
+// A Doc is a JSON object that keeps the rules of its route.
+type Doc struct {
+	Model string // As the member "model" has it; empty where there is none.
+
+	members []strictjson.Member
+	rules   *route.Members
+	size    int
+}
+
+// Parse reads an object strictly and holds it to the rules. Even with an error,
+// the model is the one that it names, if that could be seen.
+func Parse(raw []byte, rules *route.Members) (Doc, error) {
+	members, err := strictjson.Object(raw, strictjson.Limits{})
+	if err != nil {
+		return Doc{}, &refusal.Denial{Is: refusal.ErrBody, Detail: err.Error(), Cause: err}
+	}
+	d := Doc{members: members, rules: rules, size: len(raw)}
+	for i := range members {
+		if members[i].Name == "model" {
+			d.Model, _ = members[i].Text()
+		}
+	}
+	return d, check(members, rules)
+}
+
+func check(members []strictjson.Member, rules *route.Members) error {
+	for i := range members {
+		m := &members[i]
+		rule, known := rules.Rules[m.Name]
+		switch {
+		case known && !rule.Is(m.Value):
+			return &refusal.Denial{Is: refusal.ErrMember, Detail: fmt.Sprintf("%q %s", m.Name, rule.Words)}
+		case !known && rules.Confusable(m.Name):
+			return refusal.ErrMemberName
+		case rule.Inner != nil && m.Kind == strictjson.KindObject:
+			if err := check(within(m.Value), rule.Inner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// within returns the members of an object that was found good with the whole
+// document.
+func within(v strictjson.Value) []strictjson.Member {
+	members, _ := strictjson.Object(v.Raw, strictjson.Limits{})
+	return members
+}
+
+// Flag is the value of a member that is true or false; given tells whether it is
+// either.
+func (d *Doc) Flag(name string) (value, given bool) {
+	for i := range d.members {
+		if d.members[i].Name == name {
+			return d.members[i].Bool()
+		}
+	}
+	return false, false
+}

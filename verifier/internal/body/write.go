@@ -1,0 +1,191 @@
+package body
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
+)
+
+// Bounds are what a token and an upstream say to the parameters of a call.
+type Bounds struct {
+	token.Params
+
+	// Cap is the member to be put in where nothing bounds the tokens of an answer.
+	// Empty, or unknown to the route: the route's first.
+	Cap string
+}
+
+// Write writes the object anew: the same members in the same order, names and
+// model in their plainest form, parameters within bounds, values that we do not
+// judge byte for byte. An empty model leaves the member as it is.
+func (d *Doc) Write(model string, b Bounds) ([]byte, error) {
+	w := writer{bounds: b, model: model}
+	return w.object(make([]byte, 0, d.size+len(model)+64), d.members, d.rules)
+}
+
+type writer struct {
+	bounds Bounds
+	model  string // Of the outermost object; empty below it.
+}
+
+func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Members) ([]byte, error) {
+	b = append(b, '{')
+	empty := len(b)
+	model := w.model
+	w.model = ""
+	var err error
+	for i := range members {
+		m := &members[i]
+		rule := rules.Rules[m.Name]
+		if w.absent(m, rule) {
+			continue // As good as not there, so that what is put in stands alone.
+		}
+		b = appendName(b, empty, m.Name)
+		switch {
+		case model != "" && m.Name == "model":
+			b = strictjson.AppendText(b, model)
+		case rule.Inner != nil && m.Kind == strictjson.KindObject:
+			b, err = w.object(b, within(m.Value), rule.Inner)
+		case rule.Param != nil && m.Kind != strictjson.KindNull:
+			b, err = w.param(b, m, rule.Param)
+		default:
+			b = append(b, m.Raw...)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !w.bounds.IsZero() {
+		if b, err = w.putIn(b, empty, members, rules); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, '}'), nil
+}
+
+func appendName(b []byte, empty int, name string) []byte {
+	if len(b) > empty {
+		b = append(b, ',')
+	}
+	return append(strictjson.AppendText(b, name), ':')
+}
+
+// absent tells whether a bounded member says nothing.
+func (w *writer) absent(m *strictjson.Member, rule route.Rule) bool {
+	if m.Kind != strictjson.KindNull || w.bounds.IsZero() {
+		return false
+	}
+	if rule.Param == nil {
+		return rule.Inner != nil
+	}
+	_, bounded := w.bounds.Bounds[rule.Param.Name]
+	return bounded
+}
+
+// param writes a value that is there.
+func (w *writer) param(b []byte, m *strictjson.Member, p *route.Param) ([]byte, error) {
+	r, bounded := w.bounds.Bounds[p.Name]
+	if !bounded {
+		return append(b, m.Raw...), nil
+	}
+	n := p.Measure(m.Value)
+	if r.Min <= n && n <= r.Max {
+		return append(b, m.Raw...), nil
+	}
+	if !w.bounds.Clamp || p.Write == nil {
+		return nil, outOfBounds(m.Name, r)
+	}
+	return write(b, m.Name, p, n, r)
+}
+
+// write appends the nearest value to n within r.
+func write(b []byte, name string, p *route.Param, n float64, r token.Range) ([]byte, error) {
+	start := len(b)
+	b = p.Write(b, math.Min(math.Max(n, r.Min), r.Max))
+	// A count between 0.2 and 0.8 there is not.
+	v := strictjson.Value{Kind: strictjson.KindNumber, Raw: b[start:]}
+	if b[start] == 't' || b[start] == 'f' {
+		v.Kind = strictjson.KindBool
+	}
+	if got := p.Measure(v); got < r.Min || got > r.Max {
+		return nil, outOfBounds(name, r)
+	}
+	return b, nil
+}
+
+// putIn appends what servers would otherwise take out of bounds.
+func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *route.Members) ([]byte, error) {
+	var err error
+	for i, name := range rules.Params {
+		p := rules.Rules[name].Param
+		r, bounded := w.bounds.Bounds[p.Name]
+		if !bounded || r.Min <= p.Absent && p.Absent <= r.Max || !first(rules, i) || w.given(members, rules, p.Name) {
+			continue
+		}
+		if capRule := rules.Rules[w.bounds.Cap]; capRule.Param != nil && capRule.Param.Name == p.Name {
+			name = w.bounds.Cap
+		}
+		if p.Write == nil {
+			return nil, outOfBounds(name, r)
+		}
+		if b, err = write(appendName(b, empty, name), name, p, p.Absent, r); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range rules.Inners {
+		if has(members, name) {
+			continue
+		}
+		inner, err := w.object(nil, nil, rules.Rules[name].Inner)
+		if err != nil {
+			return nil, err
+		}
+		if len(inner) > len("{}") {
+			b = append(appendName(b, empty, name), inner...)
+		}
+	}
+	return b, nil
+}
+
+// first tells whether no member before stands for the same parameter.
+func first(rules *route.Members, i int) bool {
+	for _, before := range rules.Params[:i] {
+		if rules.Rules[before].Param.Name == rules.Rules[rules.Params[i]].Param.Name {
+			return false
+		}
+	}
+	return true
+}
+
+// given tells whether some member says what the parameter is.
+func (w *writer) given(members []strictjson.Member, rules *route.Members, param string) bool {
+	for i := range members {
+		if p := rules.Rules[members[i].Name].Param; p != nil && p.Name == param && members[i].Kind != strictjson.KindNull {
+			return true
+		}
+	}
+	return false
+}
+
+func has(members []strictjson.Member, name string) bool {
+	for i := range members {
+		if members[i].Name == name && members[i].Kind != strictjson.KindNull {
+			return true
+		}
+	}
+	return false
+}
+
+func outOfBounds(name string, r token.Range) error {
+	text := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	detail := fmt.Sprintf("%q must be given, and at most %s", name, text(r.Max))
+	if r.Min > 0 {
+		detail = fmt.Sprintf("%q must be given, from %s to %s", name, text(r.Min), text(r.Max))
+	}
+	return &refusal.Denial{Is: refusal.ErrParam, Detail: detail}
+}

@@ -1,0 +1,72 @@
+package refusal
+
+import (
+	"errors"
+	"strings"
+)
+
+// A Denial is a reason with what this one case adds to it.
+type Denial struct {
+	Is     error
+	Detail string // Ends the sentence. Safe to show: our words, or a model's valid name.
+	Cause  error  // For the operator.
+	Scope  string // The one that is missing.
+	Allow  string // The methods that would do.
+}
+
+func (d *Denial) Error() string {
+	if d.Cause == nil {
+		return d.Is.Error()
+	}
+	return d.Is.Error() + ": " + d.Cause.Error()
+}
+
+func (d *Denial) Unwrap() error { return d.Is }
+
+// Of returns what becomes of err. What is not on the list is our failure: a
+// verifier that can't decide must not let through, nor blame the client.
+func Of(err error) (Refusal, *Denial) {
+	d := &Denial{}
+	if !errors.As(err, &d) {
+		d = &Denial{Is: err}
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.Err) {
+			return r, d
+		}
+	}
+	return refusals[len(refusals)-1], d
+}
+
+// Message is the sentence for the client, with what this case adds.
+func (r *Refusal) Message(d *Denial) string {
+	switch {
+	case d.Detail == "":
+		return r.sentence
+	case r.Err == ErrBody: //nolint:errorlint // The row itself, not a chain.
+		return r.sentence + ": " + d.Detail + "."
+	}
+	return r.sentence + " " + d.Detail + "."
+}
+
+// Challenge is the value of WWW-Authenticate, or empty where there is none (RFC 6750, section 3).
+func (r *Refusal) Challenge(d *Denial, message string) string {
+	switch r.challenge {
+	case "":
+		return ""
+	case noError:
+		return "Bearer"
+	}
+	// A quoted string of ASCII: the sentences have quotes and dashes in places.
+	description := strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return -1
+		}
+		return c
+	}, message)
+	challenge := `Bearer error="` + r.challenge + `", error_description="` + description + `"`
+	if d.Scope != "" {
+		challenge += `, scope="` + d.Scope + `"`
+	}
+	return challenge
+}

@@ -1,0 +1,121 @@
+package route
+
+import (
+	"net/http"
+	"slices"
+
+	"github.com/hourpass/hourpass/internal/strictjson"
+)
+
+// openAI is the API that OpenAI's servers, vLLM, llama.cpp, Ollama and most
+// others speak below /v1/. Paths without /v1/, which some of them serve too, are
+// twins of these and stay closed.
+//
+// Closed are also files and batches, whose models stand within JSON lines, and
+// whatever is read or changed by an id: all callers share one account at the
+// upstream, so that an id of another's would open it.
+var openAI = Family{
+	Name: "openai", Title: "OpenAI", Cap: "max_completion_tokens", Headers: []string{"Openai-Beta"},
+	Routes: []Route{
+		{
+			Method: http.MethodPost, Path: "/v1/chat/completions", Action: "chat", Carrier: InBody, Members: chat, Stream: OnRequest,
+			Usage: Usage{"usage", "usage"},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/completions", Action: "completions", Carrier: InBody, Members: completions, Stream: OnRequest,
+			Usage: Usage{"usage", "usage"},
+		},
+		{Method: http.MethodPost, Path: "/v1/embeddings", Action: "embeddings", Carrier: InBody, Members: embeddings, Usage: Usage{"usage", ""}},
+		{
+			Method: http.MethodPost, Path: "/v1/responses", Action: "responses", Carrier: InBody, Members: responses, Stream: OnRequest,
+			Usage: Usage{"usage", "response.usage"},
+		},
+		{Method: http.MethodGet, Path: "/v1/models", Action: "models", List: true},
+		// 403, not 404, for a model out of scope: as any other call to it says.
+		{Method: http.MethodGet, Path: "/v1/models/{model...}", Action: "models", Carrier: InPath, AnyAction: true},
+	},
+	Refusal: openAIRefusal,
+	Event:   dataEvent,
+}
+
+// otherModels are the ways to name another model, another place, or what others
+// left there. A rule's words complete the sentence: the member "x" …
+var otherModels = slices.Concat(refused(
+	"is refused: a call names one model, in \"model\"",
+	`models model_id model_name model_list engine deployment deployment_id preset
+	fallbacks fallback_models context_window_fallbacks content_policy_fallbacks
+	lora lora_name lora_request adapter adapter_id`,
+), refused(
+	"is refused: the verifier chooses the model server",
+	`api_base base_url api_key api_version organization custom_llm_provider provider providers
+	route router user_config kv_transfer_params`,
+), refused(
+	"is refused: what it carries would be merged into the request after it was checked",
+	`extra_body extra_headers extra_query headers`,
+), refused(
+	"is refused: it reaches into what the model server keeps of other calls",
+	`id_slot slot_id conversation_id`,
+))
+
+// inference are the members whose meaning we must know for sure.
+var inference = []named{
+	{"model", model},
+	{"stream", flag.as(streaming)},
+	{"stream_options", group},
+	{"max_tokens", count.as(maxTokens)},
+	{"max_completion_tokens", count.as(maxTokens)},
+	{"max_output_tokens", count.as(maxTokens)},
+	{"n_predict", whole.as(maxTokens)}, // To llama.cpp, on any route.
+	{"n", count.as(choices)},
+	{"best_of", count.as(bestOf)},
+	{"temperature", float.as(temperature)},
+}
+
+var chat = newMembers(inference, otherModels, []named{
+	{"tools", list.as(tools)},
+	{"functions", list.as(tools)},
+	{"top_logprobs", whole.as(topLogprobs)},
+})
+
+var completions = newMembers(inference, otherModels, []named{{"logprobs", whole.as(topLogprobs)}})
+
+var embeddings = newMembers([]named{{"model", model}, {"stream", flag.as(streaming)}}, otherModels)
+
+// responses adds what the Responses API can name that other callers may own, as
+// all share one credential at the upstream.
+var responses = newMembers([]named{
+	{"max_output_tokens", count.as(maxTokens)}, // The first, so that it is the one to be put in.
+	{"background", Rule{Is: isFalse, Words: "must be false: what it costs could not be seen"}},
+	{"tools", list.as(tools)},
+	{"top_logprobs", whole.as(topLogprobs)},
+}, inference, otherModels, refused(
+	"is refused: it reaches into what the model server keeps of other calls", "previous_response_id conversation",
+), refused(
+	"is refused: a stored prompt may name another model", "prompt",
+))
+
+func openAIRefusal(status int, code, message, decision string) []byte {
+	b := strictjson.AppendText([]byte(`{"error":{"message":`), message)
+	b = strictjson.AppendText(append(b, `,"type":`...), openAIType(status))
+	b = strictjson.AppendText(append(b, `,"code":`...), code)
+	b = strictjson.AppendText(append(b, `,"param":null,"decision_id":`...), decision)
+	return append(b, "}}"...)
+}
+
+func openAIType(status int) string {
+	switch {
+	case status == http.StatusUnauthorized:
+		return "authentication_error"
+	case status == http.StatusForbidden:
+		return "permission_error"
+	case status >= http.StatusInternalServerError:
+		return "server_error"
+	}
+	return "invalid_request_error"
+}
+
+// dataEvent is an event without a name. The SDKs raise what stands in "error",
+// whatever the stream was of.
+func dataEvent(body []byte) []byte {
+	return append(append([]byte("data: "), body...), "\n\n"...)
+}
