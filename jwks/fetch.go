@@ -39,6 +39,34 @@ func newClient(given *http.Client) *http.Client {
 	return &client
 }
 
+// Reasons why a fetch brought nothing, as [Status] counts them.
+const (
+	ReasonUnreachable = "unreachable" // No answer, or not all of it.
+	ReasonStatus      = "status"
+	ReasonType        = "type"     // Of the content, or its encoding.
+	ReasonDocument    = "document" // It is no key set, or one with a key that must not be there.
+)
+
+// reasons is their order in the counters.
+var reasons = [...]string{ReasonUnreachable, ReasonStatus, ReasonType, ReasonDocument}
+
+// unaccepted is why a document was not.
+type unaccepted struct {
+	reason string
+	error
+}
+
+func (u *unaccepted) Unwrap() error { return u.error }
+
+// reasonOf is the reason that err gives.
+func reasonOf(err error) string {
+	var u *unaccepted
+	if errors.As(err, &u) {
+		return u.reason
+	}
+	return ReasonUnreachable
+}
+
 // fetch returns what to hold after asking the issuer once: a new document that
 // passes every check, or old's, if the issuer says that it is still good. The
 // errors hold nothing of the document but kids.
@@ -71,7 +99,7 @@ func (r *Remote) fetch(ctx context.Context, old *held) (*held, error) {
 	}
 	set, err := Parse(doc)
 	if err != nil {
-		return nil, err
+		return nil, &unaccepted{ReasonDocument, err}
 	}
 	h := &held{set: set, doc: doc, etag: res.Header.Get("ETag"), generation: old.generation}
 	if len(h.etag) > maxETag {
@@ -86,14 +114,14 @@ func (r *Remote) fetch(ctx context.Context, old *held) (*held, error) {
 // checkResponse checks all but the body.
 func checkResponse(res *http.Response) error {
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("the issuer answered %d, want 200", res.StatusCode)
+		return &unaccepted{ReasonStatus, fmt.Errorf("the issuer answered %d, want 200", res.StatusCode)}
 	}
 	media, _, err := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if err != nil || media != "application/json" && media != "application/jwk-set+json" {
-		return errors.New("the issuer's answer is not application/jwk-set+json or application/json")
+		return &unaccepted{ReasonType, errors.New("the issuer's answer is not application/jwk-set+json or application/json")}
 	}
 	if encoding := res.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return errors.New("the issuer's answer is compressed, which we did not ask for")
+		return &unaccepted{ReasonType, errors.New("the issuer's answer is compressed, which we did not ask for")}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +109,7 @@ type Remote struct {
 	asked   chan struct{}        // Holds one request for an early refresh.
 	urged   chan struct{}        // Holds one request that does not wait for the cooldown.
 	running atomic.Bool
+	failed  [len(reasons)]atomic.Uint64
 }
 
 // held is the last accepted document. It never changes.
@@ -201,6 +203,7 @@ func (r *Remote) refresh(ctx context.Context) error {
 		h := *old
 		h.trouble = err.Error()
 		r.held.Store(&h)
+		r.failed[slices.Index(reasons[:], reasonOf(err))].Add(1)
 		r.c.Log.Warn("fetching a key set", "url", r.c.URL, "err", h.trouble, "last_good", old.at)
 		return err
 	}
@@ -298,6 +301,9 @@ type Status struct {
 	Generation uint64    // As Remote.Generation says, also when stale. 0: no keys yet.
 	LastGood   time.Time // When the last good fetch was begun. Zero: never.
 	LastError  string    // Why the last fetch failed; empty if it did not. Safe to show.
+
+	// Failed counts the fetches that brought nothing, by reason.
+	Failed map[string]uint64
 }
 
 // Status returns the state at now.
@@ -306,6 +312,10 @@ func (r *Remote) Status(now time.Time) Status {
 	s := Status{Ready: r.stale(h, now) == nil, Generation: h.generation, LastGood: h.at, LastError: h.trouble}
 	if h.set != nil {
 		s.Keys, s.Skipped = h.set.Len(), len(h.set.skipped)
+	}
+	s.Failed = make(map[string]uint64, len(reasons))
+	for i, reason := range reasons {
+		s.Failed[reason] = r.failed[i].Load()
 	}
 	return s
 }

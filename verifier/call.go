@@ -25,6 +25,7 @@ import (
 type call struct {
 	began  time.Time
 	record audit.Record
+	token  verified
 	claims *token.Claims // Of a verified token; nil until then.
 	route  route.Match
 	query  string   // What the upstream gets of the query.
@@ -81,16 +82,15 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 	if err != nil {
 		return err
 	}
-	claims, err := v.authenticate(raw, c.began)
-	if err != nil {
+	if c.token, err = v.authenticate(raw, c.began); err != nil {
 		return err
 	}
-	c.identify(claims)
-	if !claims.AllowsIP(client) {
+	c.identify(c.token.claims)
+	if !c.claims.AllowsIP(client) {
 		return refusal.ErrClientIP
 	}
 	// A limit that is not enforced would be a promise broken in silence.
-	if len(claims.Limits) > 0 {
+	if len(c.claims.Limits) > 0 {
 		return refusal.ErrLimits
 	}
 	// Only now, so that whoever has no token learns nothing of the routes.

@@ -74,7 +74,7 @@ func newHouse(t testing.TB, edits ...func(*verifier.Config)) *house {
 		t.Fatal(err)
 	}
 	c := verifier.Config{
-		Issuer: "https://issuer.test", Audience: "models", Keys: h.keys, Audit: h.audit, Now: h.clock.now,
+		Issuers: []verifier.Issuer{{URL: "https://issuer.test", Audience: "models", Keys: h.keys}}, Audit: h.audit, Now: h.clock.now,
 		Log:       slog.New(slog.NewTextHandler(h.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Upstreams: []verifier.Upstream{{Name: "toy", URL: up.URL, Models: []string{"*"}, Credential: upstreamCredential}},
 	}

@@ -343,15 +343,17 @@ func TestOps(t *testing.T) {
 
 func TestConfigRefused(t *testing.T) {
 	good := func() verifier.Config {
-		return verifier.Config{Issuer: "i", Audience: "a", Keys: newKeys(), Upstreams: []verifier.Upstream{{Name: "u", URL: "http://u", Models: []string{"m"}}}}
+		return verifier.Config{Issuers: []verifier.Issuer{{URL: "i", Audience: "a", Keys: newKeys()}}, Upstreams: []verifier.Upstream{{Name: "u", URL: "http://u", Models: []string{"m"}}}}
 	}
 	if _, err := verifier.New(good()); err != nil {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*verifier.Config){
-		"no issuer":              func(c *verifier.Config) { c.Issuer = "" },
-		"no audience":            func(c *verifier.Config) { c.Audience = "" },
-		"no keys":                func(c *verifier.Config) { c.Keys = nil },
+		"no issuer":              func(c *verifier.Config) { c.Issuers = nil },
+		"an issuer twice":        func(c *verifier.Config) { c.Issuers = append(c.Issuers, c.Issuers[0]) },
+		"an issuer without URL":  func(c *verifier.Config) { c.Issuers[0].URL = "" },
+		"no audience":            func(c *verifier.Config) { c.Issuers[0].Audience = "" },
+		"no keys":                func(c *verifier.Config) { c.Issuers[0].Keys = nil },
 		"negative skew":          func(c *verifier.Config) { c.Skew = -1 },
 		"negative bound":         func(c *verifier.Config) { c.MaxBody = -1 },
 		"negative time for body": func(c *verifier.Config) { c.BodyTimeout = -1 },
@@ -416,7 +418,7 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%s: New = %v", name, err)
 		}
 	}
-	_, err := verifier.New(verifier.Config{Upstreams: []verifier.Upstream{{Name: "u", URL: "x", Models: []string{"*", "*"}}}})
+	_, err := verifier.New(verifier.Config{Issuers: []verifier.Issuer{{}}, Upstreams: []verifier.Upstream{{Name: "u", URL: "x", Models: []string{"*", "*"}}}})
 	for _, want := range []string{"issuer", "audience", "key set", "URL"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("New(…) = %v, want all at once, %s too", err, want)
@@ -428,7 +430,7 @@ func TestConfigRefused(t *testing.T) {
 // nobody listening to the log.
 func TestDefaults(t *testing.T) {
 	h := newHouse(t, func(c *verifier.Config) {
-		*c = verifier.Config{Issuer: c.Issuer, Audience: c.Audience, Keys: c.Keys, Upstreams: c.Upstreams}
+		*c = verifier.Config{Issuers: c.Issuers, Upstreams: c.Upstreams}
 	})
 	r := h.good()
 	now := time.Now().Truncate(time.Second)

@@ -199,7 +199,7 @@ func TestRevokedCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHouse(t, func(conf *verifier.Config) { conf.Revocations = r })
+	h := newHouse(t, func(conf *verifier.Config) { conf.Issuers[0].Revocations = r })
 	h.refused(h.good(), 503, "revocations_stale", "revocations_stale")
 	go func() { _ = r.Run(t.Context()) }() // It returns nil.
 	await := func(generation int64) {

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
+	"slices"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -31,42 +32,19 @@ import (
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
-// KeySet is what the verifier needs of the issuer's public keys.
-type KeySet interface {
-	// Verify returns the payload of a compact token whose header and signature
-	// are good, and the kid of the key that signed it. Errors match the sentinels of internal/token;
-	// [token.ErrKeysStale] says that the keys are to blame, not the token.
-	Verify(compact string, now time.Time) (payload []byte, kid string, err error)
-
-	// Generation changes whenever the accepted keys do. The error matches
-	// [token.ErrKeysStale].
-	Generation(now time.Time) (uint64, error)
-}
-
-// Config is what a verifier is made from. Issuer, Audience and Keys are
-// required; the zero value of every other field is its default.
+// Config is what a verifier is made from. Issuers are required; the zero value of
+// every other field is its default.
 type Config struct {
-	// Issuer and Audience are what tokens must say in iss and aud, byte for
-	// byte. A token for another verifier is no token here.
-	Issuer   string
-	Audience string
+	// Issuers are those whose tokens are accepted.
+	Issuers []Issuer
 
 	// Skew is how far the issuer's clock may run ahead of ours. Zero means 30 s.
 	// Expiry gets none.
 	Skew time.Duration
 
-	// Keys verifies signatures. It is asked for its generation at every call and
-	// for a verdict about each token that is not in the cache.
-	Keys KeySet
-
 	// TrustedProxies are the networks of the proxies in front of the verifier,
 	// whose X-Forwarded-For says who calls. Nil: the peer is the client.
 	TrustedProxies []netip.Prefix
-
-	// Revocations tell which tokens are refused before they expire. They are
-	// asked at every call. Nil: each token lives out its hour, whatever happens to
-	// the key behind it.
-	Revocations *Revocations
 
 	// Upstreams are the model servers behind Handler. Middleware needs none.
 	Upstreams []Upstream
@@ -115,7 +93,6 @@ const (
 // Verifier decides about calls. It is safe for concurrent use.
 type Verifier struct {
 	c         Config // With the defaults in place.
-	expect    token.Expect
 	seen      *lru.Cache[seen, verified]
 	upstreams *upstream.Set
 	proxy     *httputil.ReverseProxy
@@ -128,6 +105,7 @@ func New(c Config) (*Verifier, error) {
 	if err := errors.Join(c.check(), err); err != nil {
 		return nil, fmt.Errorf("configuring the verifier: %w", err)
 	}
+	c.Issuers = slices.Clone(c.Issuers)
 	orDefault(&c.Skew, defaultSkew)
 	orDefault(&c.MaxBody, defaultMaxBody)
 	orDefault(&c.BodyTimeout, defaultBodyTimeout)
@@ -145,7 +123,6 @@ func New(c Config) (*Verifier, error) {
 	}
 	v := &Verifier{
 		c: c, seen: cache, upstreams: upstreams,
-		expect:  token.Expect{Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew},
 		records: &records{to: c.Audit, log: c.Log},
 	}
 	v.proxy = v.newProxy()
@@ -159,15 +136,12 @@ func orDefault[T int | int64 | time.Duration](field *T, value T) {
 }
 
 func (c *Config) check() error {
-	var errs []error
+	errs := []error{checkIssuers(c.Issuers)}
 	want := func(ok bool, problem string) {
 		if !ok {
 			errs = append(errs, errors.New(problem))
 		}
 	}
-	want(c.Issuer != "", "the issuer is missing")
-	want(c.Audience != "", "the audience is missing")
-	want(c.Keys != nil, "the key set is missing")
 	want(c.Skew >= 0, "the skew is negative")
 	want(c.MaxBody >= 0, "the bound of bodies is negative")
 	want(c.BodyTimeout >= 0, "the time for bodies is negative")
