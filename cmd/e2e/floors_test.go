@@ -44,7 +44,14 @@ var floors = map[string][]string{
 	"jwks/internal/disk":       {},
 	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
 	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
-	"verifier":                 {"ground", "mux", "golang-lru"},
+	"verifier": {
+		"ground", "mux", "golang-lru",
+		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream",
+	},
+	"verifier/internal/refusal":  {"ground"},
+	"verifier/internal/route":    {"ground"},
+	"verifier/internal/body":     {"ground", "verifier/internal/refusal", "verifier/internal/route"},
+	"verifier/internal/upstream": {"ground", "verifier/internal/route"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},

@@ -1,6 +1,7 @@
 package verifierd
 
 import (
+	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
@@ -22,47 +23,20 @@ type settings struct {
 	// TLS serves HTTPS on Listen.
 	TLS program.TLS `yaml:"tls"`
 
-	// Issuer is the one whose tokens are accepted, as its tokens write it.
-	// Required.
-	Issuer string `yaml:"issuer"`
-
-	// Audience is this verifier's name, or its fleet's: tokens for others are
-	// refused. Required.
-	Audience string `yaml:"audience"`
+	// Issuer, Audience, KeySet and Revocations are the one issuer whose tokens are
+	// accepted; Issuers, in their place, are several.
+	Issuer      string             `yaml:"issuer"`
+	Audience    string             `yaml:"audience"`
+	KeySet      keySetSettings     `yaml:"key_set"`
+	Revocations revocationSettings `yaml:"revocations"`
+	Issuers     []issuerSettings   `yaml:"issuers"`
 
 	// Skew is how far the issuer's clock may run ahead. Defaults to 30s.
 	Skew time.Duration `yaml:"skew"`
 
-	// KeySet says where the issuer's public keys are and how they are kept.
-	KeySet struct {
-		// URL defaults to the issuer's /jwks.json.
-		URL string `yaml:"url"`
-		// Snapshot is a file with the last good key set, so that the verifier can
-		// start while the issuer is down. Empty: none.
-		Snapshot string `yaml:"snapshot"`
-		// Refresh is how often they are fetched. Defaults to 5m.
-		Refresh time.Duration `yaml:"refresh"`
-		// MaxStale is how old they may get before calls are refused. Defaults to
-		// 1h.
-		MaxStale time.Duration `yaml:"max_stale"`
-	} `yaml:"key_set"`
-
-	// Revocations says where the issuer's revocations are and how they are kept.
-	Revocations struct {
-		// URL defaults to the issuer's /revocations.
-		URL string `yaml:"url"`
-		// MaxStale is how old they may get before calls are refused: how long a
-		// verifier that is cut off lets in what was revoked. Defaults to 10m.
-		MaxStale time.Duration `yaml:"max_stale"`
-		// Snapshot is a file that keeps them, to start while the issuer is down.
-		Snapshot string `yaml:"snapshot"`
-		// Key is a machine key with verifier_for, and Name the verifier's name, by
-		// default the host's, to tell the issuer what is enforced.
-		Key  config.Secret `yaml:"key"`
-		Name string        `yaml:"name"`
-		// Off lets each token live out its hour, whatever happens to its key.
-		Off bool `yaml:"off"`
-	} `yaml:"revocations"`
+	// TrustedProxies are the networks of the proxies in front of the verifier,
+	// whose X-Forwarded-For says who calls. None: the peer is the client.
+	TrustedProxies []string `yaml:"trusted_proxies"`
 
 	// Upstreams are the model servers. At least one.
 	Upstreams []upstreamSettings `yaml:"upstreams"`
@@ -98,21 +72,24 @@ func load(o program.Options) (*settings, error) {
 	program.CheckAddr(p, "listen", c.Listen)
 	program.CheckAddr(p, "ops_listen", c.OpsListen)
 	c.TLS.Check(p, "tls")
-	p.Check(isURL(c.Issuer), "issuer", "want the issuer's URL")
-	p.Check(c.Audience != "", "audience", "is required")
+	if len(c.Issuers) == 0 {
+		only := issuerSettings{Issuer: c.Issuer, Audience: c.Audience, KeySet: c.KeySet, Revocations: c.Revocations}
+		only.check(p, "")
+		c.Issuers = []issuerSettings{only}
+	} else {
+		p.Check(c.Issuer == "" && c.Audience == "" && c.KeySet == keySetSettings{} && c.Revocations == revocationSettings{}, "issuers", "stand in place of issuer, audience, key_set and revocations")
+		for n := range c.Issuers {
+			c.Issuers[n].check(p, "issuers["+strconv.Itoa(n)+"].")
+		}
+	}
+	for n, network := range c.TrustedProxies {
+		_, err := netip.ParsePrefix(network)
+		p.Check(err == nil, "trusted_proxies["+strconv.Itoa(n)+"]", "want a network such as 10.0.0.0/8")
+	}
 	p.Check(c.Audit != "", "audit", "is required")
 	p.Check(c.Skew >= 0 && c.Skew <= 5*time.Minute, "skew", "want 0 to 5m")
 	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
 	p.Check(c.MaxBody >= 0, "max_body", "must not be negative")
-	if c.KeySet.URL == "" {
-		c.KeySet.URL = c.Issuer + "/jwks.json"
-	}
-	p.Check(isURL(c.KeySet.URL), "key_set.url", "want a URL")
-	if c.Revocations.URL == "" {
-		c.Revocations.URL = c.Issuer + "/revocations"
-	}
-	p.Check(isURL(c.Revocations.URL), "revocations.url", "want a URL")
-	p.Check(c.Revocations.MaxStale >= 0, "revocations.max_stale", "must not be negative")
 	p.Check(len(c.Upstreams) > 0, "upstreams", "name at least one")
 	names := map[string]bool{}
 	for i, u := range c.Upstreams {

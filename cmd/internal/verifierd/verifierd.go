@@ -7,18 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hourpass/hourpass/cmd/internal/program"
 	"github.com/hourpass/hourpass/internal/audit"
-	"github.com/hourpass/hourpass/internal/revocation"
 	"github.com/hourpass/hourpass/internal/serve"
-	"github.com/hourpass/hourpass/internal/token"
-	"github.com/hourpass/hourpass/jwks"
-	"github.com/hourpass/hourpass/keys/format"
 	"github.com/hourpass/hourpass/verifier"
 )
 
@@ -35,84 +31,45 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return err
 	}
 	log := o.Log()
-	remote, err := jwks.NewRemote(jwks.Config{
-		URL: c.KeySet.URL, Snapshot: c.KeySet.Snapshot, Refresh: c.KeySet.Refresh, MaxStale: c.KeySet.MaxStale, Log: log, Now: o.Clock(),
-		Profile: tokenProfile,
-	})
+	issuers, err := openIssuers(c, o, log)
 	if err != nil {
-		return fmt.Errorf("%s: key_set: %w", o.Config, err)
-	}
-	revocations, err := openRevocations(c, remote, o, log)
-	if err != nil {
-		return fmt.Errorf("%s: revocations: %w", o.Config, err)
+		return err
 	}
 	records, err := audit.Open(audit.Config{Path: c.Audit, Program: "hourpass-verifier", Now: o.Clock()})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	v, err := verifier.New(verifier.Config{
-		Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew, Keys: keySet{remote}, Revocations: revocations, Upstreams: upstreams(c), MaxBody: c.MaxBody,
-		Audit: records, Log: log, Now: o.Clock(),
-	})
+	conf := verifier.Config{
+		Skew: c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, Audit: records, Log: log, Now: o.Clock(),
+	}
+	for _, i := range issuers {
+		conf.Issuers = append(conf.Issuers, i.Issuer)
+	}
+	v, err := verifier.New(conf)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, parts{v, remote, revocations, records, o.Clock()})
+	return listen(ctx, c, log, parts{v, issuers, records, o.Clock()})
 }
 
 // parts are what the verifier is made of and runs beside it.
 type parts struct {
-	verifier    *verifier.Verifier
-	keys        *jwks.Remote
-	revocations *verifier.Revocations
-	records     *audit.Log
-	now         func() time.Time
+	verifier *verifier.Verifier
+	issuers  []issuer
+	records  *audit.Log
+	now      func() time.Time
 }
 
-// keySet is a key set as the verifier wants it.
-type keySet struct{ *jwks.Remote }
+// runner runs until ctx ends.
+type runner = func(ctx context.Context) error
 
-func (k keySet) Verify(compact string, now time.Time) ([]byte, string, error) {
-	return k.VerifyAs(tokenProfile, compact, now)
-}
-
-var signingAlgorithms = []string{jwks.ES256, jwks.EdDSA, jwks.RS256}
-
-var (
-	tokenProfile      = jwks.Profile{Types: []string{token.Type}, Algorithms: signingAlgorithms, ExactHeader: true, MaxBytes: token.MaxBytes}
-	revocationProfile = jwks.Profile{Types: []string{revocation.Type}, Algorithms: signingAlgorithms, ExactHeader: true, MaxBytes: revocation.MaxBytes}
-)
-
-func openRevocations(c *settings, remote *jwks.Remote, o program.Options, log *slog.Logger) (*verifier.Revocations, error) {
-	if c.Revocations.Off {
-		return nil, nil
+// networks are those of the configuration, which were checked when it was read.
+func networks(list []string) (prefixes []netip.Prefix) {
+	for _, n := range list {
+		prefixes = append(prefixes, netip.MustParsePrefix(n))
 	}
-	conf := verifier.RevocationsConfig{
-		URL: c.Revocations.URL, Issuer: c.Issuer, MaxStale: c.Revocations.MaxStale, Snapshot: c.Revocations.Snapshot, Log: log, Now: o.Clock(),
-		Name: c.Revocations.Name,
-		Verify: func(compact string, now time.Time) ([]byte, error) {
-			payload, _, err := remote.VerifyAs(revocationProfile, compact, now)
-			if errors.Is(err, token.ErrUnknownKey) {
-				remote.Urge() // The issuer signs with a key that it had to bring in at once.
-			}
-			return payload, err
-		},
-	}
-	if key := c.Revocations.Key.Reveal(); key != "" {
-		id, err := format.ParseID(key)
-		if err != nil {
-			return nil, err
-		}
-		conf.KeyID, conf.Key = id, key
-		if conf.Name == "" {
-			conf.Name, err = os.Hostname()
-			if err != nil {
-				return nil, err
-			}
-		}
-	}
-	return verifier.NewRevocations(conf)
+	return prefixes
 }
 
 func upstreams(c *settings) []verifier.Upstream {
@@ -135,16 +92,23 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	if err != nil {
 		return err
 	}
-	ready := &serve.Readiness{Checks: []serve.Check{
-		{Name: "key_set", Err: func() error { _, err := p.keys.Generation(p.now()); return err }},
-		{Name: "audit", Err: p.verifier.Ready},
-	}}
+	ready := &serve.Readiness{Checks: []serve.Check{{Name: "audit", Err: p.verifier.Ready}}}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.keys.Run(ctx) })
 	group.Go(func() error { return program.Reopen(ctx, log, p.records) })
-	if p.revocations != nil {
-		ready.Checks = append(ready.Checks, serve.Check{Name: "revocations", Err: func() error { return p.revocations.Ready(p.now()) }})
-		group.Go(func() error { return p.revocations.Run(ctx) })
+	for _, i := range p.issuers {
+		name := func(what string) string {
+			if len(p.issuers) == 1 {
+				return what
+			}
+			return what + " of " + i.URL
+		}
+		ready.Checks = append(ready.Checks, serve.Check{Name: name("key_set"), Err: func() error { _, err := i.keys.Generation(p.now()); return err }})
+		if i.Revocations != nil {
+			ready.Checks = append(ready.Checks, serve.Check{Name: name("revocations"), Err: func() error { return i.Revocations.Ready(p.now()) }})
+		}
+		for _, run := range i.run {
+			group.Go(func() error { return run(ctx) })
+		}
 	}
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
