@@ -21,6 +21,8 @@ type answer struct {
 	failed error // Of writing.
 	last   bool  // The connection ends with it.
 
+	decision string // Its id.
+
 	// Of an upstream's answer only.
 	watch *watch
 	idle  time.Duration // How long one write may take.

@@ -41,6 +41,8 @@ type call struct {
 	watch    *watch
 	answer   *answer
 	client   context.Context // Ends when the client goes.
+	life     context.Context // Ends with the call, for whatever cause.
+	keeper   *keeper
 }
 
 // serve answers one request and keeps its record, whatever happens. A call that
@@ -51,7 +53,7 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 	// A length beside chunks is ignored by net/http, and taken away before we could
 	// see it. Something in front may have gone by it and have another idea of where
 	// the next request begins, so there is none (RFC 9112, section 6.3).
-	w := &answer{ResponseWriter: rw, last: r.TransferEncoding != nil}
+	w := &answer{ResponseWriter: rw, last: r.TransferEncoding != nil, decision: c.record.Decision}
 	defer v.finish(w, c)
 	err := v.decide(w, r, c)
 	if err == nil {

@@ -35,11 +35,14 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	c.answer = w
 	ctx, cancel := context.WithCancelCause(c.client)
 	defer cancel(nil)
-	c.watch = newWatch(w.ResponseWriter, cancel)
+	defer v.limitLife(c, cancel)()
+	c.life, c.watch = ctx, newWatch(w.ResponseWriter, cancel)
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 
 	out := outgoing(context.WithValue(ctx, contextKey{}, c), r, c, c.upstream)
 	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
+	c.keeper = v.keepAlive(w, c)
+	defer c.keeper.stop()
 	v.proxy.ServeHTTP(w, out)
 	return c.failure
 }
@@ -152,6 +155,7 @@ func (toUpstream) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // accept turns an upstream's answer into ours, or says why it can't be.
 func (c *call) accept(res *http.Response) error {
+	begun := c.keeper.stop()
 	if err := c.watch.done(); err != nil {
 		return err
 	}
@@ -170,6 +174,12 @@ func (c *call) accept(res *http.Response) error {
 		header["Cache-Control"] = []string{"no-store"}
 	}
 	events := media == "text/event-stream"
+	if begun && !events {
+		if err := asEvent(c.route.Family, res); err != nil {
+			return fmt.Errorf("%w: it answered %d, not with events", refusal.ErrUpstream, res.StatusCode)
+		}
+		events = true
+	}
 	c.answer.eager = events || res.ContentLength < 0
 	if events {
 		delete(header, "Content-Length") // A last event of ours may come on top.
@@ -203,10 +213,23 @@ func checkResponse(res *http.Response) (media string, err error) {
 	return media, nil
 }
 
+// cut is why the call was ended before its time, or nil.
+func (c *call) cut() error {
+	switch cause := context.Cause(c.life); cause { //nolint:errorlint // They are given as they are.
+	case refusal.ErrCutExpired, refusal.ErrCutRevoked, refusal.ErrTooOld:
+		return cause
+	}
+	return nil
+}
+
 // fail notes why there is no answer of the upstream.
 func (c *call) fail(err error) {
+	c.keeper.stop()
 	_ = c.watch.done() // Unless accept has asked already.
 	timeout := c.watch.expired
+	if cut := c.cut(); cut != nil {
+		timeout = cut
+	}
 	switch {
 	case c.client.Err() != nil:
 		c.failure = refusal.ErrClientGone

@@ -21,11 +21,17 @@ func (v *Verifier) refuse(w *answer, c *call, err error) {
 		v.c.Log.LogAttrs(c.client, slog.LevelWarn, "a call failed", slog.String("decision", c.record.Decision),
 			slog.String("route", c.record.Route), slog.String("upstream", c.record.Upstream), slog.String("err", err.Error()))
 	}
-	if r.Status == refusal.ClientGone || w.status != 0 {
-		return // Nobody listens, or the answer has begun.
-	}
 	message := r.Message(d)
 	body := c.family().Refusal(r.Status, r.Code, message, c.record.Decision)
+	switch {
+	case r.Status == refusal.ClientGone:
+		return // Nobody listens.
+	case c.keeper.stop():
+		_, _ = w.Write(c.family().Event(body)) // The client may have gone; nothing is left to do.
+		return
+	case w.status != 0:
+		return // The answer has begun.
+	}
 	h := w.Header()
 	clear(h) // Of what an upstream or a handler in this process had begun to say.
 	h.Set("Content-Type", "application/json")

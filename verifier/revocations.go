@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,6 +67,9 @@ type Revocations struct {
 	c    RevocationsConfig // With the defaults in place.
 	held atomic.Pointer[revocation.Set]
 	acks chan int64 // The generation to tell. Holds the latest alone.
+
+	mu   sync.Mutex
+	news []func() // Called after each later generation.
 }
 
 // NewRevocations checks c and reads the snapshot. It starts nothing.
@@ -227,9 +232,26 @@ func (r *Revocations) accept(signed string) (newer bool, err error) {
 		default:
 		}
 		r.acks <- d.Generation
+		r.spread()
 		r.c.Log.Info("accepted revocations", "generation", d.Generation, "entries", len(d.Entries))
 	}
 	return true, nil
+}
+
+// notify has f called after each later generation.
+func (r *Revocations) notify(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.news = append(r.news, f)
+}
+
+func (r *Revocations) spread() {
+	r.mu.Lock()
+	news := slices.Clone(r.news)
+	r.mu.Unlock()
+	for _, f := range news {
+		f()
+	}
 }
 
 // save keeps the document for a restart. A verifier that can't is as good as one

@@ -52,6 +52,8 @@ func (s *stream) broken(timeout error) error {
 	switch {
 	case s.call.client.Err() != nil:
 		why = refusal.ErrClientGone
+	case s.call.cut() != nil:
+		why = s.call.cut()
 	case timeout != nil:
 		why = timeout
 	}

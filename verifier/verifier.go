@@ -49,6 +49,9 @@ type Config struct {
 	// Upstreams are the model servers behind Handler. Middleware needs none.
 	Upstreams []Upstream
 
+	// Streams says what becomes of answers that outlive their token.
+	Streams Streams
+
 	// MaxBody bounds a request's body, in bytes, before anything reads it. Zero
 	// means 10 MiB.
 	MaxBody int64
@@ -88,6 +91,7 @@ const (
 	defaultBodyTimeout = time.Minute
 	defaultCacheSize   = 8192
 	maxCacheTTL        = time.Minute
+	defaultMaxAge      = time.Hour
 )
 
 // Verifier decides about calls. It is safe for concurrent use.
@@ -97,6 +101,7 @@ type Verifier struct {
 	upstreams *upstream.Set
 	proxy     *httputil.ReverseProxy
 	records   *records
+	lives     lives
 }
 
 // New checks c, all of it at once. It starts nothing and fetches nothing.
@@ -111,6 +116,7 @@ func New(c Config) (*Verifier, error) {
 	orDefault(&c.BodyTimeout, defaultBodyTimeout)
 	orDefault(&c.CacheSize, defaultCacheSize)
 	orDefault(&c.CacheTTL, maxCacheTTL)
+	orDefault(&c.Streams.MaxAge, defaultMaxAge)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -123,9 +129,14 @@ func New(c Config) (*Verifier, error) {
 	}
 	v := &Verifier{
 		c: c, seen: cache, upstreams: upstreams,
-		records: &records{to: c.Audit, log: c.Log},
+		records: &records{to: c.Audit, log: c.Log}, lives: lives{calls: map[*call]context.CancelCauseFunc{}},
 	}
 	v.proxy = v.newProxy()
+	for _, i := range c.Issuers {
+		if i.Revocations != nil && c.Streams.CutRevoked {
+			i.Revocations.notify(v.endAllRevoked)
+		}
+	}
 	return v, nil
 }
 
@@ -145,6 +156,7 @@ func (c *Config) check() error {
 	want(c.Skew >= 0, "the skew is negative")
 	want(c.MaxBody >= 0, "the bound of bodies is negative")
 	want(c.BodyTimeout >= 0, "the time for bodies is negative")
+	want(c.Streams.MaxAge >= 0 && c.Streams.KeepAlive >= 0, "a time span of streams is negative")
 	want(c.CacheSize >= 0, "the size of the cache is negative")
 	want(c.CacheTTL >= 0 && c.CacheTTL <= maxCacheTTL, "the cache's time to live is not between 0 and 1m")
 	return errors.Join(errs...)

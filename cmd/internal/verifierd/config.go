@@ -41,6 +41,18 @@ type settings struct {
 	// Upstreams are the model servers. At least one.
 	Upstreams []upstreamSettings `yaml:"upstreams"`
 
+	// Streams says what becomes of answers that outlive their token.
+	Streams struct {
+		// AtExpiry and AtRevocation are finish, the default, or cut.
+		AtExpiry     string `yaml:"at_expiry"`
+		AtRevocation string `yaml:"at_revocation"`
+		// MaxAge ends every answer. Defaults to 1h.
+		MaxAge time.Duration `yaml:"max_age"`
+		// KeepAlive is how often a client hears a comment while it waits for the
+		// first event of a stream. 0, the default: it hears none.
+		KeepAlive time.Duration `yaml:"keep_alive"`
+	} `yaml:"streams"`
+
 	// MaxBody bounds a call's body, in bytes. Defaults to 10 MiB.
 	MaxBody int64 `yaml:"max_body"`
 
@@ -61,6 +73,12 @@ type upstreamSettings struct {
 	ResponseTimeout time.Duration `yaml:"response_timeout"`
 	IdleTimeout     time.Duration `yaml:"idle_timeout"`
 }
+
+// What becomes of an answer that outlives its token.
+const (
+	finish = "finish"
+	cut    = "cut"
+)
 
 func load(o program.Options) (*settings, error) {
 	c := &settings{Listen: "127.0.0.1:9090", OpsListen: "127.0.0.1:9091", DrainTimeout: 30 * time.Second}
@@ -90,6 +108,11 @@ func load(o program.Options) (*settings, error) {
 	p.Check(c.Skew >= 0 && c.Skew <= 5*time.Minute, "skew", "want 0 to 5m")
 	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
 	p.Check(c.MaxBody >= 0, "max_body", "must not be negative")
+	for name, end := range map[string]string{"at_expiry": c.Streams.AtExpiry, "at_revocation": c.Streams.AtRevocation} {
+		p.Check(end == "" || end == finish || end == cut, "streams."+name, "want finish or cut")
+	}
+	p.Check(c.Streams.MaxAge >= 0, "streams.max_age", "must not be negative")
+	p.Check(c.Streams.KeepAlive >= 0, "streams.keep_alive", "must not be negative")
 	p.Check(len(c.Upstreams) > 0, "upstreams", "name at least one")
 	names := map[string]bool{}
 	for i, u := range c.Upstreams {

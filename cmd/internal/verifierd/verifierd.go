@@ -42,6 +42,9 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	defer func() { err = errors.Join(err, records.Close()) }()
 	conf := verifier.Config{
 		Skew: c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, Audit: records, Log: log, Now: o.Clock(),
+		Streams: verifier.Streams{
+			CutExpired: c.Streams.AtExpiry == cut, CutRevoked: c.Streams.AtRevocation == cut, MaxAge: c.Streams.MaxAge, KeepAlive: c.Streams.KeepAlive,
+		},
 	}
 	for _, i := range issuers {
 		conf.Issuers = append(conf.Issuers, i.Issuer)

@@ -39,6 +39,9 @@ var (
 	ErrUpstreamSlow    = errors.New("the model server took too long to answer")
 	ErrUpstreamDied    = errors.New("the model server broke off its answer")
 	ErrUpstreamIdle    = errors.New("the model server stopped within its answer")
+	ErrCutExpired      = errors.New("the token expired within the answer")
+	ErrCutRevoked      = errors.New("the token was revoked within the answer")
+	ErrTooOld          = errors.New("the answer took longer than any may")
 	ErrClientGone      = errors.New("the client left before the end of the answer")
 	ErrClientSlow      = errors.New("the client stopped reading the answer")
 	ErrAborted         = errors.New("the call was given up")
@@ -114,6 +117,9 @@ var refusals = []Refusal{
 	{ErrUpstreamSlow, 504, "upstream_timeout", "upstream_slow", "", "The model server took too long to answer."},
 	{ErrUpstreamDied, 502, "upstream_error", "upstream_died", "", "The model server broke off its answer."},
 	{ErrUpstreamIdle, 504, "upstream_timeout", "upstream_idle", "", "The model server stopped within its answer."},
+	{ErrCutExpired, 401, "token_expired", "cut_expired", invalidToken, "The token has expired within the answer. Get a fresh one."},
+	{ErrCutRevoked, 401, invalidToken, "cut_revoked", invalidToken, "The token was revoked within the answer. Get a fresh one."},
+	{ErrTooOld, 504, "answer_too_long", "too_old", "", "The answer took longer than any may."},
 	{ErrClientGone, ClientGone, "client_gone", "client_gone", "", "The client left."},
 	{ErrClientSlow, ClientGone, "client_slow", "client_slow", "", "The client stopped reading."},
 	{ErrAborted, ClientGone, "aborted", "aborted", "", "The call was given up."},
