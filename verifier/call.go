@@ -54,6 +54,7 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 	// see it. Something in front may have gone by it and have another idea of where
 	// the next request begins, so there is none (RFC 9112, section 6.3).
 	w := &answer{ResponseWriter: rw, last: r.TransferEncoding != nil, decision: c.record.Decision}
+	v.c.Metrics.begin()
 	defer v.finish(w, c)
 	err := v.decide(w, r, c)
 	if err == nil {
@@ -263,6 +264,7 @@ func (v *Verifier) finish(w *answer, c *call) {
 	c.record.Status, c.record.Bytes = w.status, w.bytes
 	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000
 	v.records.keep(c.record)
+	v.c.Metrics.end(&c.record)
 	if abort {
 		panic(http.ErrAbortHandler)
 	}

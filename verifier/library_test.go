@@ -326,11 +326,11 @@ func TestAuditToTheLog(t *testing.T) {
 
 func TestOps(t *testing.T) {
 	ready := &serve.Readiness{Checks: []serve.Check{{Name: "x", Err: func() error { return nil }}}}
-	ops := verifier.Ops(ready)
+	ops := verifier.Ops(ready, http.NotFoundHandler())
 	for _, row := range []struct {
 		method, path string
 		status       int
-	}{{"GET", "/livez", 200}, {"GET", "/readyz", 200}, {"POST", "/livez", 405}, {"GET", "/v1/models", 404}, {"GET", "//livez", 404}} {
+	}{{"GET", "/livez", 200}, {"GET", "/readyz", 200}, {"POST", "/livez", 405}, {"GET", "/metrics", 404}, {"POST", "/metrics", 405}, {"GET", "/v1/models", 404}, {"GET", "//livez", 404}} {
 		if w := record(ops, newRequest(row.method, "http://x"+row.path, "", "")); w.Code != row.status || w.Header().Get("Location") != "" {
 			t.Errorf("%s %s = %d", row.method, row.path, w.Code)
 		}

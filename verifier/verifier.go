@@ -73,6 +73,9 @@ type Config struct {
 	// refused with 503. Nil: records go to Log instead.
 	Audit *audit.Log
 
+	// Metrics counts calls. Nil: nobody counts.
+	Metrics *Metrics
+
 	// Log gets what an operator must look into; never a token, credential or
 	// body. Nil: none.
 	Log *slog.Logger

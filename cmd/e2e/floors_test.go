@@ -45,7 +45,7 @@ var floors = map[string][]string{
 	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
 	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
 	"verifier": {
-		"ground", "mux", "golang-lru",
+		"ground", "mux", "golang-lru", "prometheus",
 		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream",
 	},
 	"verifier/internal/refusal":  {"ground"},
@@ -55,7 +55,7 @@ var floors = map[string][]string{
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
-	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync"},
+	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync", "prometheus"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
 	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys/format", "oauth2", "cobra", "lockedfile"},
@@ -76,6 +76,7 @@ var libraries = map[string]string{
 	"github.com/pressly/goose/":                  "goose",
 	"github.com/chromedp/":                       "chromedp",
 	"github.com/gorilla/mux":                     "mux",
+	"github.com/prometheus/client_golang/":       "prometheus",
 	"github.com/miekg/pkcs11":                    "pkcs11",
 	"github.com/coreos/go-oidc/":                 "go-oidc",
 	"github.com/lestrrat-go/jwx/v2/":             "jwx",

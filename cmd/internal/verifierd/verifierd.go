@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -40,8 +41,11 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
+	registry := newRegistry()
+	registry.MustRegister(issuerMetrics{issuers, o.Clock()})
 	conf := verifier.Config{
-		Skew: c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, Audit: records, Log: log, Now: o.Clock(),
+		Metrics: verifier.NewMetrics(registry),
+		Skew:    c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, Audit: records, Log: log, Now: o.Clock(),
 		Streams: verifier.Streams{
 			CutExpired: c.Streams.AtExpiry == cut, CutRevoked: c.Streams.AtRevocation == cut, MaxAge: c.Streams.MaxAge, KeepAlive: c.Streams.KeepAlive,
 		},
@@ -53,7 +57,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, parts{v, issuers, records, o.Clock()})
+	return listen(ctx, c, log, parts{v, issuers, records, metricsPage(registry, log), o.Clock()})
 }
 
 // parts are what the verifier is made of and runs beside it.
@@ -61,6 +65,7 @@ type parts struct {
 	verifier *verifier.Verifier
 	issuers  []issuer
 	records  *audit.Log
+	metrics  http.Handler
 	now      func() time.Time
 }
 
@@ -116,7 +121,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls},
-			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready)})
+			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics)})
 	})
 	return group.Wait()
 }
