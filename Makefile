@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test lint fmt fuzz bench bench-issuer drill demo vuln
+.PHONY: all build test lint fmt fuzz bench bench-issuer bench-verifier drill demo vuln
 
 all: build lint test
 
@@ -49,6 +49,14 @@ bench-issuer:
 	@scripts/test-deps
 	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-issuer.json go test -run '^$$' -bench '^BenchmarkIssuer$$' -benchtime 1x ./cmd/e2e | grep -E 'exchanges|FAIL|bench_test' || true
 	@cat bin/bench-issuer.json
+
+# Calls through the verifier, the standard library's reverse proxy and HAProxy.
+# The last line is one JSON object.
+bench-verifier:
+	@mkdir -p bin
+	@scripts/test-deps haproxy
+	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-verifier.json go test -run '^$$' -bench '^BenchmarkVerifier$$' -benchtime 1x -timeout 20m ./cmd/e2e | grep -E 'CPU|FAIL|bench_test|ReverseProxy|bare|verifier,|HAProxy' || true
+	@cat bin/bench-verifier.json
 
 # A test that takes its time: the issuer killed 200 times under load, on either
 # store.

@@ -1,0 +1,430 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/hourpass/hourpass/internal/revocation"
+	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/jwks"
+)
+
+// How much a run of [BenchmarkVerifier] does for each proxy.
+const (
+	verifierWarm   = 2_000  // Calls that are not counted.
+	verifierFull   = 20_000 // At full load.
+	verifierSteady = 10_000 // At 70 % of it.
+)
+
+// BenchmarkVerifier measures calls of 1 KiB over real sockets through one proxy
+// after the other, each a process of its own in front of the same model server:
+// the standard library's reverse proxy as it comes and with a tuned transport,
+// which check nothing; the verifier with every check on, audit and revocations
+// included, by one token that it knows and by a new token at each call; and
+// HAProxy, which checks a JWT's algorithm, issuer, audience and signature. It is
+// run by "make bench-verifier".
+func BenchmarkVerifier(b *testing.B) {
+	if b.N > 1 {
+		return // One run says it all.
+	}
+	l := newCallLoad(b)
+	fmt.Printf("%-22s %10s %8s %8s %10s %8s\n", "", "calls/s", "p50 ms", "p99 ms", "CPU µs", "RSS MiB")
+	result := map[string]float64{}
+	run := func(name, field string, fresh bool, start func() (url string, p *os.Process)) {
+		url, p := start()
+		m := l.measure(url, p.Pid, fresh)
+		result[field] = round(m.cpu)
+		fmt.Printf("%-22s %10.0f %8.2f %8.2f %10.1f %8.1f\n", name, m.perSecond, m.p50, m.p99, m.cpu, m.rss)
+		if field == "warm_cpu_us" {
+			result["rss_mib"] = round(m.rss)
+		}
+	}
+	run("bare ReverseProxy", "bare_cpu_us", false, func() (string, *os.Process) { return l.startBare("default") })
+	run("bare, tuned", "bare_tuned_cpu_us", false, func() (string, *os.Process) { return l.startBare("tuned") })
+	run("verifier, known token", "warm_cpu_us", false, l.startVerifier)
+	run("verifier, new tokens", "cold_cpu_us", true, l.startVerifier)
+	run("HAProxy, known token", "haproxy_cpu_us", false, l.startHAProxy)
+	run("HAProxy, new tokens", "haproxy_new_cpu_us", true, l.startHAProxy)
+	result["warm_ratio"] = round(result["warm_cpu_us"] / result["bare_cpu_us"])
+	result["warm_ratio_tuned"] = round(result["warm_cpu_us"] / result["bare_tuned_cpu_us"])
+	raw, cold := l.signatureChecks()
+	result["raw_verify_us"], result["cold_verify_us"], result["cold_ratio"] = round(raw), round(cold), round(cold/raw)
+	result["decision_us"], result["decision_allocs"] = decisionFromBench(b)
+	line, err := json.Marshal(result)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if out := os.Getenv("HOURPASS_BENCH_OUT"); out != "" {
+		if err := os.WriteFile(out, append(line, '\n'), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// callLoad sends calls.
+type callLoad struct {
+	b      *testing.B
+	dir    string
+	key    *ecdsa.PrivateKey
+	model  *httptest.Server
+	issuer *httptest.Server // Its revocations.
+	known  string
+	client *http.Client
+	next   atomic.Int64 // Of the tokens' ids.
+}
+
+const benchIssuerURL = "https://issuer.bench"
+
+var benchBody = []byte(`{"model":"small","messages":[{"role":"user","content":"` + strings.Repeat("What is the capital of France? ", 30) + `"}],"max_tokens":100}`)
+
+func newCallLoad(b *testing.B) *callLoad {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	answer := []byte(`{"object":"chat.completion","choices":[{"message":{"content":"` + strings.Repeat("Paris. ", 130) + `"}}]}`)
+	l := &callLoad{b: b, dir: b.TempDir(), key: key, client: &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 2 * benchClients, MaxConnsPerHost: 2 * benchClients, DisableCompression: true,
+	}}}
+	l.model = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(answer)
+	}))
+	b.Cleanup(l.model.Close)
+	l.issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery != "" {
+			select { // It holds the question, as the issuer does.
+			case <-r.Context().Done():
+				return
+			case <-time.After(20 * time.Second):
+			}
+		}
+		doc := revocation.Document{Issuer: benchIssuerURL, Generation: 1, IssuedAt: time.Now()}
+		payload, err := doc.Encode()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_, _ = io.WriteString(w, l.sign(revocation.Type, payload))
+	}))
+	b.Cleanup(l.issuer.Close)
+	l.known = l.token()
+	return l
+}
+
+func (l *callLoad) sign(typ string, payload []byte) string {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: l.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)).WithHeader("kid", "k"))
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	compact, err := signed.CompactSerialize()
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	return compact
+}
+
+func (l *callLoad) token() string {
+	now := time.Now().Unix()
+	payload, err := json.Marshal(claims{
+		"iss": benchIssuerURL, "sub": "corp:ada", "aud": "models", "client_id": "key0123456789abc", "iat": now, "nbf": now, "exp": now + 3600,
+		"jti": "jti-" + strconv.FormatInt(l.next.Add(1), 10), "scope": "chat:small embeddings:small", "grant": "faq", "tier": "free", "team": "support",
+	})
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	return l.sign(token.Type, payload)
+}
+
+func (l *callLoad) write(name string, content []byte) string {
+	path := filepath.Join(l.dir, name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		l.b.Fatal(err)
+	}
+	return path
+}
+
+// start runs a program until the benchmark ends, and waits until it listens.
+func (l *callLoad) start(ready string, path string, args ...string) *os.Process {
+	var logs bytes.Buffer
+	cmd := exec.CommandContext(context.WithoutCancel(l.b.Context()), path, args...)
+	cmd.Stdout, cmd.Stderr = &logs, &logs
+	if err := cmd.Start(); err != nil {
+		l.b.Fatal(err)
+	}
+	l.b.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait() // Its end is tested elsewhere.
+		if l.b.Failed() {
+			l.b.Log(logs.String())
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		res, err := http.Get(ready)
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode < 500 {
+				return cmd.Process
+			}
+		}
+		if time.Now().After(deadline) {
+			l.b.Fatalf("%s is not ready: %s", path, logs.String())
+		}
+	}
+}
+
+func (l *callLoad) startBare(kind string) (string, *os.Process) {
+	path, addr := filepath.Join(l.dir, "bareproxy"), freeAddr(l.b)
+	if out, err := exec.Command("go", "build", "-o", path, "./testdata/bareproxy").CombinedOutput(); err != nil {
+		l.b.Fatalf("building the bare proxy: %v: %s", err, out)
+	}
+	return "http://" + addr, l.start("http://"+addr, path, addr, l.model.URL, kind)
+}
+
+func (l *callLoad) startVerifier() (string, *os.Process) {
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &l.key.PublicKey, KeyID: "k", Algorithm: "ES256", Use: "sig"}}})
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	addr, ops := freeAddr(l.b), freeAddr(l.b)
+	config := l.write("verifier.yaml", fmt.Appendf(nil, `
+issuer: %s
+audience: models
+listen: %s
+ops_listen: %s
+audit: %s
+key_set: {file: %s}
+revocations: {url: %s/revocations}
+upstreams:
+  - {name: model, url: %q, models: [small]}
+`, benchIssuerURL, addr, ops, filepath.Join(l.dir, "audit-"+addr+".jsonl"), l.write("keys.json", set), l.issuer.URL, l.model.URL))
+	return "http://" + addr, l.start("http://"+ops+"/readyz", binary(l.b, "hourpass-verifier"), "--config", config)
+}
+
+func (l *callLoad) startHAProxy() (string, *os.Process) {
+	public, err := x509.MarshalPKIXPublicKey(&l.key.PublicKey)
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	addr := freeAddr(l.b)
+	config := l.write("haproxy.cfg", fmt.Appendf(nil, `
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 60s
+  timeout server 60s
+  option http-buffer-request
+frontend calls
+  bind %s
+  http-request set-var(txn.bearer) http_auth_bearer
+  http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+  http-request set-var(txn.iss) var(txn.bearer),jwt_payload_query('$.iss')
+  http-request set-var(txn.aud) var(txn.bearer),jwt_payload_query('$.aud')
+  http-request deny unless { var(txn.alg) -m str ES256 }
+  http-request deny unless { var(txn.iss) -m str %s }
+  http-request deny unless { var(txn.aud) -m str models }
+  http-request deny unless { var(txn.bearer),jwt_verify(txn.alg,"%s") -m int 1 }
+  default_backend model
+backend model
+  server model %s
+`, addr, benchIssuerURL, l.write("public.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), strings.TrimPrefix(l.model.URL, "http://")))
+	return "http://" + addr, l.start("http://"+addr, "haproxy", "-db", "-f", config)
+}
+
+// performance is what was measured of one proxy.
+type performance struct {
+	perSecond, p50, p99 float64 // The latencies in ms, at 70 % of full load.
+	cpu                 float64 // µs of the proxy's process for a call, at full load.
+	rss                 float64 // MiB, after the load.
+}
+
+func (l *callLoad) measure(url string, pid int, fresh bool) (m performance) {
+	tokens := slices.Repeat([]string{l.known}, verifierWarm+verifierFull+verifierSteady)
+	if fresh {
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for i := next.Add(1) - 1; i < int64(len(tokens)); i = next.Add(1) - 1 {
+					tokens[i] = l.token()
+				}
+			})
+		}
+		wg.Wait()
+	}
+	l.run(url, tokens[:verifierWarm], 0)
+	before := processCPU(l.b, pid)
+	took, _ := l.run(url, tokens[verifierWarm:verifierWarm+verifierFull], 0)
+	m.cpu = float64((processCPU(l.b, pid) - before).Microseconds()) / verifierFull
+	m.perSecond = verifierFull / took.Seconds()
+	_, latencies := l.run(url, tokens[verifierWarm+verifierFull:], time.Duration(float64(took)/verifierFull/0.7))
+	slices.Sort(latencies)
+	m.p50 = float64(latencies[len(latencies)/2].Microseconds()) / 1000
+	m.p99 = float64(latencies[len(latencies)*99/100].Microseconds()) / 1000
+	m.rss = residentMiB(l.b, pid)
+	return m
+}
+
+// run makes one call for each token: with every zero as fast as the clients can,
+// otherwise one each every, whatever happened to those before. A latency counts
+// from when its call was due.
+func (l *callLoad) run(url string, tokens []string, every time.Duration) (took time.Duration, latencies []time.Duration) {
+	latencies = make([]time.Duration, len(tokens))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range benchClients {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(tokens)); i = next.Add(1) - 1 {
+				due := time.Now()
+				if every > 0 {
+					due = began.Add(time.Duration(i) * every)
+					time.Sleep(time.Until(due))
+				}
+				if err := l.call(url, tokens[i]); err != nil {
+					l.b.Error(err)
+					return
+				}
+				latencies[i] = time.Since(due)
+			}
+		})
+	}
+	wg.Wait()
+	return time.Since(began), latencies
+}
+
+func (l *callLoad) call(url, bearer string) error {
+	req, err := http.NewRequest(http.MethodPost, url+"/v1/chat/completions", bytes.NewReader(benchBody))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	res, err := l.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", res.Status, body)
+	}
+	return err
+}
+
+// signatureChecks are the CPU times, in µs, of one bare ES256 verification, and
+// of all that is done to a token that was never seen: profile, signature, claims.
+func (l *callLoad) signatureChecks() (raw, cold float64) {
+	compact := l.known
+	signed := compact[:strings.LastIndexByte(compact, '.')]
+	digest := sha256.Sum256([]byte(signed))
+	signature, err := ecdsa.SignASN1(rand.Reader, l.key, digest[:])
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	doc, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &l.key.PublicKey, KeyID: "k", Algorithm: "ES256", Use: "sig"}}})
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	set, err := jwks.Parse(doc)
+	if err != nil {
+		l.b.Fatal(err)
+	}
+	profile := jwks.Profile{Types: []string{token.Type}, Algorithms: []string{jwks.ES256}, ExactHeader: true, MaxBytes: token.MaxBytes}
+	expect := token.Expect{Issuer: benchIssuerURL, Audience: "models", Skew: time.Minute}
+	const rounds, turns = 1000, 5
+	for range turns { // In turns, and the best of each, as others use the machine too.
+		r := perOp(rounds, func() { ecdsa.VerifyASN1(&l.key.PublicKey, digest[:], signature) })
+		c := perOp(rounds, func() {
+			payload, err := set.Verify(profile, compact)
+			if err != nil {
+				l.b.Fatal(err)
+			}
+			claims, err := token.Parse(payload)
+			if err == nil {
+				err = expect.Check(&claims, time.Now())
+			}
+			if err != nil {
+				l.b.Fatal(err)
+			}
+		})
+		if raw == 0 || r < raw {
+			raw = r
+		}
+		if cold == 0 || c < cold {
+			cold = c
+		}
+	}
+	return raw, cold
+}
+
+// perOp is the CPU time of one op, in µs.
+func perOp(rounds int, op func()) float64 {
+	began := ownCPU()
+	for range rounds {
+		op()
+	}
+	return float64((ownCPU() - began).Nanoseconds()) / 1000 / float64(rounds)
+}
+
+// decisionFromBench runs the verifier's own benchmark of a decision.
+func decisionFromBench(b *testing.B) (micros, allocs float64) {
+	cmd := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkDecision$/^warm$", "-benchmem", "../../verifier")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) == 8 && strings.HasPrefix(line, "BenchmarkDecision/warm") {
+			nanos, _ := strconv.ParseFloat(fields[2], 64)
+			allocs, _ = strconv.ParseFloat(fields[6], 64)
+			return round(nanos / 1000), allocs
+		}
+	}
+	b.Fatalf("no figure in %s", out)
+	return 0, 0
+}
+
+// residentMiB is the memory that a process holds (proc(5)).
+func residentMiB(b *testing.B, pid int) float64 {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kib / 1024
+}
