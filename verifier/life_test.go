@@ -123,8 +123,7 @@ func TestStreamOfARevokedToken(t *testing.T) {
 			h := newHouse(t, func(conf *verifier.Config) { conf.Issuers[0].Revocations, conf.Streams.CutRevoked = r, cut })
 			pieces := make(chan string)
 			h.streams(pieces)
-			mine, other := h.open(t.Context(), h.good()), request{}
-			other = h.good()
+			mine, other := h.open(t.Context(), h.good()), h.good()
 			other.header.Set("Authorization", "Bearer "+h.keys.token(func(c *token.Claims) { c.ID = "jti-2" }))
 			others := h.open(t.Context(), other)
 			pieces <- "data: 1\n\n"

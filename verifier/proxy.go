@@ -215,9 +215,11 @@ func checkResponse(res *http.Response) (media string, err error) {
 
 // cut is why the call was ended before its time, or nil.
 func (c *call) cut() error {
-	switch cause := context.Cause(c.life); cause { //nolint:errorlint // They are given as they are.
-	case refusal.ErrCutExpired, refusal.ErrCutRevoked, refusal.ErrTooOld:
-		return cause
+	cause := context.Cause(c.life)
+	for _, why := range []error{refusal.ErrCutExpired, refusal.ErrCutRevoked, refusal.ErrTooOld} {
+		if errors.Is(cause, why) {
+			return why
+		}
 	}
 	return nil
 }
