@@ -74,13 +74,8 @@ func (a *answer) push(write func() error) (err error) {
 	return err
 }
 
-// FlushError is what [http.ResponseController] calls. ReverseProxy calls it after
-// each write, and from a goroutine of its own, which no watch looks after: for it,
-// push has flushed already.
+// FlushError is what [http.ResponseController] calls, for handlers in this process.
 func (a *answer) FlushError() error {
-	if a.watch != nil {
-		return nil
-	}
 	return http.NewResponseController(a.ResponseWriter).Flush()
 }
 

@@ -37,7 +37,6 @@ type call struct {
 	unread *http.Request // The request, until its body was read.
 
 	upstream *upstream.Server
-	failure  error // Why the upstream's answer could not be used.
 	watch    *watch
 	answer   *answer
 	client   context.Context // Ends when the client goes.

@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"maps"
 	"mime"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strings"
@@ -39,13 +38,29 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	c.life, c.watch = ctx, newWatch(w.ResponseWriter, cancel)
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 
-	out := outgoing(context.WithValue(ctx, contextKey{}, c), r, c, c.upstream)
-	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
 	c.keeper = v.keepAlive(w, c)
 	defer c.keeper.stop()
-	v.proxy.ServeHTTP(w, out)
-	return c.failure
+	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
+	res, err := c.upstream.RoundTrip(outgoing(ctx, r, c, c.upstream))
+	if err == nil {
+		defer func() { _ = res.Body.Close() }()
+		err = c.accept(res)
+	}
+	if err != nil {
+		return c.failed(err)
+	}
+	maps.Copy(w.Header(), res.Header)
+	w.WriteHeader(res.StatusCode)
+	buffer := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buffer)
+	if _, err := io.CopyBuffer(w, res.Body, buffer[:]); err != nil {
+		panic(http.ErrAbortHandler) // Half an answer must not look like a whole one.
+	}
+	return nil
 }
+
+// copyBuffers are what answers are copied through.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // outgoing is the request for an upstream. Nothing of the client's is in it but
 // what this function puts there.
@@ -53,6 +68,15 @@ func outgoing(ctx context.Context, r *http.Request, c *call, u *upstream.Server)
 	out := &http.Request{
 		Method: r.Method, URL: &url.URL{Path: c.route.Target(c.model), RawQuery: c.query},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: outgoingHeader(r.Header, c, u.Family),
+	}
+	if c.body != nil {
+		// With GetBody, the transport sends a call again of which not a byte went
+		// out, because an idle connection turned out to be closed. One that may have
+		// been executed it never sends twice: POST is not idempotent, and no
+		// Idempotency-Key, which would say otherwise, passes the list of headers.
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
+		out.Body, _ = out.GetBody()
+		out.ContentLength = int64(len(c.body))
 	}
 	return out.WithContext(ctx)
 }
@@ -102,55 +126,6 @@ func isTraceparent(s string) bool {
 	}
 	hex := s[3:35] + s[36:52] + s[53:]
 	return strings.Trim(hex, "0123456789abcdef") == "" && strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
-}
-
-// buffers are what answers are copied through.
-type buffers struct{ pool sync.Pool }
-
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[32 << 10]byte); ok {
-		return p[:]
-	}
-	return make([]byte, 32<<10)
-}
-
-func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
-
-var copyBuffers = &buffers{}
-
-func (v *Verifier) newProxy() *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{
-		Transport:     toUpstream{},
-		FlushInterval: -1, // Each word goes out as it comes.
-		BufferPool:    copyBuffers,
-		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
-		Rewrite: func(p *httputil.ProxyRequest) {
-			c := p.In.Context().Value(contextKey{}).(*call)
-			if c.body == nil {
-				return
-			}
-			// With GetBody, the transport sends a call again of which not a byte went
-			// out, because an idle connection turned out to be closed. One that may
-			// have been executed it never sends twice: POST is not idempotent, and no
-			// Idempotency-Key, which would say otherwise, passes the list of headers.
-			p.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
-			p.Out.Body, _ = p.Out.GetBody()
-			p.Out.ContentLength = int64(len(c.body))
-		},
-		ModifyResponse: func(res *http.Response) error {
-			return res.Request.Context().Value(contextKey{}).(*call).accept(res)
-		},
-		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
-			r.Context().Value(contextKey{}).(*call).fail(err)
-		},
-	}
-}
-
-// toUpstream sends a request where its call goes.
-type toUpstream struct{}
-
-func (toUpstream) RoundTrip(r *http.Request) (*http.Response, error) {
-	return r.Context().Value(contextKey{}).(*call).upstream.RoundTrip(r)
 }
 
 // accept turns an upstream's answer into ours, or says why it can't be.
@@ -224,22 +199,19 @@ func (c *call) cut() error {
 	return nil
 }
 
-// fail notes why there is no answer of the upstream.
-func (c *call) fail(err error) {
+// failed is why there is no answer of the upstream's.
+func (c *call) failed(err error) error {
 	c.keeper.stop()
 	_ = c.watch.done() // Unless accept has asked already.
-	timeout := c.watch.expired
-	if cut := c.cut(); cut != nil {
-		timeout = cut
-	}
 	switch {
 	case c.client.Err() != nil:
-		c.failure = refusal.ErrClientGone
-	case timeout != nil:
-		c.failure = timeout
+		return refusal.ErrClientGone
+	case c.cut() != nil:
+		return c.cut()
+	case c.watch.expired != nil:
+		return c.watch.expired
 	case errors.Is(err, refusal.ErrUpstream):
-		c.failure = err
-	default:
-		c.failure = &refusal.Denial{Is: refusal.ErrUpstream, Cause: err}
+		return err
 	}
+	return &refusal.Denial{Is: refusal.ErrUpstream, Cause: err}
 }

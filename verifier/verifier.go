@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
 	"slices"
 	"time"
@@ -102,7 +101,6 @@ type Verifier struct {
 	c         Config // With the defaults in place.
 	seen      *lru.Cache[seen, verified]
 	upstreams *upstream.Set
-	proxy     *httputil.ReverseProxy
 	records   *records
 	lives     lives
 }
@@ -134,7 +132,6 @@ func New(c Config) (*Verifier, error) {
 		c: c, seen: cache, upstreams: upstreams,
 		records: &records{to: c.Audit, log: c.Log}, lives: lives{calls: map[*call]context.CancelCauseFunc{}},
 	}
-	v.proxy = v.newProxy()
 	for _, i := range c.Issuers {
 		if i.Revocations != nil && c.Streams.CutRevoked {
 			i.Revocations.notify(v.endAllRevoked)
