@@ -19,7 +19,7 @@ import (
 
 func main() {
 	colour := term.IsTerminal(int(os.Stdout.Fd())) && os.Getenv("NO_COLOR") == ""
-	program.Main(command(colour))
+	program.Main(command(colour), 400)
 }
 
 func command(colour bool) *cobra.Command {

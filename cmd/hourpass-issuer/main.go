@@ -11,7 +11,7 @@ import (
 	"github.com/hourpass/hourpass/cmd/internal/program"
 )
 
-func main() { program.Main(command()) }
+func main() { program.Main(command(), 400) }
 
 func command() *cobra.Command {
 	return program.Command(program.Server{

@@ -9,7 +9,7 @@ import (
 	"github.com/hourpass/hourpass/cmd/internal/verifierd"
 )
 
-func main() { program.Main(command()) }
+func main() { program.Main(command(), 200) }
 
 func command() *cobra.Command {
 	return program.Command(program.Server{

@@ -13,7 +13,7 @@ import (
 	"github.com/hourpass/hourpass/cmd/internal/program"
 )
 
-func main() { program.Main(command(os.Getenv)) }
+func main() { program.Main(command(os.Getenv), 100) }
 
 // command is the whole program, its environment given.
 func command(getenv func(string) string) *cobra.Command {

@@ -115,12 +115,13 @@ func Reopen(ctx context.Context, log *slog.Logger, records *audit.Log) error {
 }
 
 // Main runs cmd as the process: SIGINT and SIGTERM end its context, an error is
-// told on standard error and exits with 1.
-func Main(cmd *cobra.Command) {
-	// What lives on the heap is small, so the default would collect it hundreds of
-	// times a second under load. GOGC and GOMEMLIMIT count as ever.
+// told on standard error and exits with 1. The percentage is the garbage
+// collector's, unless GOGC says another; GOMEMLIMIT counts as ever.
+func Main(cmd *cobra.Command, gcPercent int) {
+	// What lives on a server's heap is small, so the default of 100 would collect it
+	// hundreds of times a second under load.
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
+		debug.SetGCPercent(gcPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := cmd.ExecuteContext(ctx)
