@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -22,13 +20,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
-
-	"github.com/hourpass/hourpass/internal/revocation"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/jwks"
 )
@@ -87,27 +81,20 @@ func BenchmarkVerifier(b *testing.B) {
 
 // callLoad sends calls.
 type callLoad struct {
+	*lone
 	b      *testing.B
-	dir    string
-	key    *ecdsa.PrivateKey
 	model  *httptest.Server
-	issuer *httptest.Server // Its revocations.
 	known  string
 	client *http.Client
-	next   atomic.Int64 // Of the tokens' ids.
 }
 
-const benchIssuerURL = "https://issuer.bench"
+const benchScope = "chat:small embeddings:small"
 
 var benchBody = []byte(`{"model":"small","messages":[{"role":"user","content":"` + strings.Repeat("What is the capital of France? ", 30) + `"}],"max_tokens":100}`)
 
 func newCallLoad(b *testing.B) *callLoad {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.Fatal(err)
-	}
 	answer := []byte(`{"object":"chat.completion","choices":[{"message":{"content":"` + strings.Repeat("Paris. ", 130) + `"}}]}`)
-	l := &callLoad{b: b, dir: b.TempDir(), key: key, client: &http.Client{Transport: &http.Transport{
+	l := &callLoad{b: b, lone: newLone(b), client: &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 2 * benchClients, MaxConnsPerHost: 2 * benchClients, DisableCompression: true,
 	}}}
 	l.model = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -116,90 +103,8 @@ func newCallLoad(b *testing.B) *callLoad {
 		_, _ = w.Write(answer)
 	}))
 	b.Cleanup(l.model.Close)
-	l.issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RawQuery != "" {
-			select { // It holds the question, as the issuer does.
-			case <-r.Context().Done():
-				return
-			case <-time.After(20 * time.Second):
-			}
-		}
-		doc := revocation.Document{Issuer: benchIssuerURL, Generation: 1, IssuedAt: time.Now()}
-		payload, err := doc.Encode()
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_, _ = io.WriteString(w, l.sign(revocation.Type, payload))
-	}))
-	b.Cleanup(l.issuer.Close)
-	l.known = l.token()
+	l.known = l.token(benchScope)
 	return l
-}
-
-func (l *callLoad) sign(typ string, payload []byte) string {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: l.key}, (&jose.SignerOptions{}).WithType(jose.ContentType(typ)).WithHeader("kid", "k"))
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	compact, err := signed.CompactSerialize()
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	return compact
-}
-
-func (l *callLoad) token() string {
-	now := time.Now().Unix()
-	payload, err := json.Marshal(claims{
-		"iss": benchIssuerURL, "sub": "corp:ada", "aud": "models", "client_id": "key0123456789abc", "iat": now, "nbf": now, "exp": now + 3600,
-		"jti": "jti-" + strconv.FormatInt(l.next.Add(1), 10), "scope": "chat:small embeddings:small", "grant": "faq", "tier": "free", "team": "support",
-	})
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	return l.sign(token.Type, payload)
-}
-
-func (l *callLoad) write(name string, content []byte) string {
-	path := filepath.Join(l.dir, name)
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		l.b.Fatal(err)
-	}
-	return path
-}
-
-// start runs a program until the benchmark ends, and waits until it listens.
-func (l *callLoad) start(ready string, path string, args ...string) *os.Process {
-	var logs bytes.Buffer
-	cmd := exec.CommandContext(context.WithoutCancel(l.b.Context()), path, args...)
-	cmd.Stdout, cmd.Stderr = &logs, &logs
-	if err := cmd.Start(); err != nil {
-		l.b.Fatal(err)
-	}
-	l.b.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // Its end is tested elsewhere.
-		if l.b.Failed() {
-			l.b.Log(logs.String())
-		}
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		res, err := http.Get(ready)
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode < 500 {
-				return cmd.Process
-			}
-		}
-		if time.Now().After(deadline) {
-			l.b.Fatalf("%s is not ready: %s", path, logs.String())
-		}
-	}
 }
 
 func (l *callLoad) startBare(kind string) (string, *os.Process) {
@@ -207,27 +112,15 @@ func (l *callLoad) startBare(kind string) (string, *os.Process) {
 	if out, err := exec.Command("go", "build", "-o", path, "./testdata/bareproxy").CombinedOutput(); err != nil {
 		l.b.Fatalf("building the bare proxy: %v: %s", err, out)
 	}
-	return "http://" + addr, l.start("http://"+addr, path, addr, l.model.URL, kind)
+	return "http://" + addr, run(l.b, "http://"+addr, path, nil, addr, l.model.URL, kind)
 }
 
 func (l *callLoad) startVerifier() (string, *os.Process) {
-	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &l.key.PublicKey, KeyID: "k", Algorithm: "ES256", Use: "sig"}}})
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	addr, ops := freeAddr(l.b), freeAddr(l.b)
-	config := l.write("verifier.yaml", fmt.Appendf(nil, `
-issuer: %s
-audience: models
-listen: %s
-ops_listen: %s
-audit: %s
-key_set: {file: %s}
-revocations: {url: %s/revocations}
+	l.start(fmt.Sprintf(`
 upstreams:
   - {name: model, url: %q, models: [small]}
-`, benchIssuerURL, addr, ops, filepath.Join(l.dir, "audit-"+addr+".jsonl"), l.write("keys.json", set), l.issuer.URL, l.model.URL))
-	return "http://" + addr, l.start("http://"+ops+"/readyz", binary(l.b, "hourpass-verifier"), "--config", config)
+`, l.model.URL))
+	return l.url, l.process
 }
 
 func (l *callLoad) startHAProxy() (string, *os.Process) {
@@ -256,8 +149,8 @@ frontend calls
   default_backend model
 backend model
   server model %s
-`, addr, benchIssuerURL, l.write("public.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), strings.TrimPrefix(l.model.URL, "http://")))
-	return "http://" + addr, l.start("http://"+addr, "haproxy", "-db", "-f", config)
+`, addr, loneIssuer, l.write("public.pem", pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})), strings.TrimPrefix(l.model.URL, "http://")))
+	return "http://" + addr, run(l.b, "http://"+addr, "haproxy", nil, "-db", "-f", config)
 }
 
 // performance is what was measured of one proxy.
@@ -275,7 +168,7 @@ func (l *callLoad) measure(url string, pid int, fresh bool) (m performance) {
 		for range 2 {
 			wg.Go(func() {
 				for i := next.Add(1) - 1; i < int64(len(tokens)); i = next.Add(1) - 1 {
-					tokens[i] = l.token()
+					tokens[i] = l.token(benchScope)
 				}
 			})
 		}
@@ -351,16 +244,12 @@ func (l *callLoad) signatureChecks() (raw, cold float64) {
 	if err != nil {
 		l.b.Fatal(err)
 	}
-	doc, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &l.key.PublicKey, KeyID: "k", Algorithm: "ES256", Use: "sig"}}})
-	if err != nil {
-		l.b.Fatal(err)
-	}
-	set, err := jwks.Parse(doc)
+	set, err := jwks.Parse(l.keySet())
 	if err != nil {
 		l.b.Fatal(err)
 	}
 	profile := jwks.Profile{Types: []string{token.Type}, Algorithms: []string{jwks.ES256}, ExactHeader: true, MaxBytes: token.MaxBytes}
-	expect := token.Expect{Issuer: benchIssuerURL, Audience: "models", Skew: time.Minute}
+	expect := token.Expect{Issuer: loneIssuer, Audience: "models", Skew: time.Minute}
 	const rounds, turns = 1000, 5
 	for range turns { // In turns, and the best of each, as others use the machine too.
 		r := perOp(rounds, func() { ecdsa.VerifyASN1(&l.key.PublicKey, digest[:], signature) })
