@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test lint fmt fuzz bench bench-issuer bench-verifier drill demo vuln
+.PHONY: all build test test-real lint fmt fuzz bench bench-issuer bench-verifier drill demo vuln
 
 all: build lint test
 
@@ -35,6 +35,12 @@ lint: $(GOLANGCI_LINT)
 
 fmt: $(GOFUMPT)
 	$(GOFUMPT) -w .
+
+# The verifier before a real model server, Ollama, which is built once.
+test-real:
+	@scripts/test-deps
+	@scripts/ollama >/dev/null
+	go test -count=1 -timeout 20m -tags real -run '^TestOllama$$' ./cmd/e2e
 
 fuzz:
 	@scripts/fuzz $(FUZZTIME)

@@ -35,6 +35,7 @@ type lone struct {
 	issuer *httptest.Server // Its revocations: none.
 	tokens atomic.Int64     // How many were signed.
 
+	issuers  string // Settings; empty for the tests' one issuer.
 	url, ops string
 	process  *os.Process
 }
@@ -123,15 +124,20 @@ func (l *lone) start(settings string) {
 	l.t.Helper()
 	addr, ops := freeAddr(l.t), freeAddr(l.t)
 	l.url, l.ops = "http://"+addr, "http://"+ops
-	config := l.write("verifier.yaml", fmt.Appendf(nil, `
+	if l.issuers == "" {
+		l.issuers = fmt.Sprintf(`
 issuer: %s
 audience: models
+key_set: {file: %s}
+revocations: {url: %s/revocations}
+`, loneIssuer, l.write("keys.json", l.keySet()), l.issuer.URL)
+	}
+	config := l.write("verifier.yaml", fmt.Appendf(nil, `
 listen: %s
 ops_listen: %s
 audit: %s
-key_set: {file: %s}
-revocations: {url: %s/revocations}
-%s`, loneIssuer, addr, ops, filepath.Join(l.dir, "audit.jsonl"), l.write("keys.json", l.keySet()), l.issuer.URL, settings))
+%s
+%s`, addr, ops, filepath.Join(l.dir, "audit.jsonl"), l.issuers, settings))
 	l.process = run(l.t, l.ops+"/readyz", binary(l.t, "hourpass-verifier"), nil, "--config", config)
 }
 
