@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"reflect"
 	"testing"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/verifier"
@@ -89,8 +92,46 @@ func FuzzBody(f *testing.F) {
 
 // TestSeeds: the corpus came with the code.
 func TestSeeds(t *testing.T) {
-	seeds, err := os.ReadDir("testdata/fuzz/FuzzBody")
-	if err != nil || len(seeds) < 20 {
-		t.Errorf("%d seeds of FuzzBody, %v, want some 20", len(seeds), err)
+	for target, want := range map[string]int{"FuzzBody": 20, "FuzzHeaders": 10} {
+		seeds, err := os.ReadDir("testdata/fuzz/" + target)
+		if err != nil || len(seeds) < want {
+			t.Errorf("%d seeds of %s, %v, want some %d", len(seeds), target, err, want)
+		}
 	}
+}
+
+// FuzzHeaders: whatever stands in the headers, nothing but a good token opens,
+// and nothing of what a client says gets to the upstream beside what the list of
+// headers allows.
+func FuzzHeaders(f *testing.F) {
+	h := newHouse(f, func(c *verifier.Config) {
+		c.Audit = nil
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	good := h.keys.token()
+	f.Fuzz(func(t *testing.T, name1, value1, name2, value2 string, authorized bool) {
+		r := newRequest("POST", "/v1/chat/completions", `{"model":"small"}`, good)
+		if !authorized {
+			r.Header.Del("Authorization")
+		}
+		for name, value := range map[string]string{name1: value1, name2: value2} {
+			// As net/http would have read it.
+			if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+				return
+			}
+			name = http.CanonicalHeaderKey(name)
+			r.Header[name] = append(r.Header[name], value)
+		}
+		w := record(h.v.Handler(), r)
+		arrived := h.arrived()
+		if w.Code == http.StatusOK != (len(arrived) == 1) || w.Code >= 500 {
+			t.Fatalf("%d %s, and %d calls arrived", w.Code, w.Body, len(arrived))
+		}
+		if !authorized && w.Code == http.StatusOK {
+			t.Fatal("a call without a token is let through")
+		}
+		for _, a := range arrived {
+			onlyAllowed(t, a)
+		}
+	})
 }
