@@ -148,6 +148,37 @@ func TestStreamOfARevokedToken(t *testing.T) {
 	}
 }
 
+// TestRevokedWhileJudged: what is revoked between the judgement of a call and its
+// start is cut too.
+func TestRevokedWhileJudged(t *testing.T) {
+	c := &clock{}
+	p := newPublisher(t, document(1, c.now()))
+	r, err := verifier.NewRevocations(verifier.RevocationsConfig{URL: p.URL + "/revocations", Issuer: "https://issuer.test", Verify: verifySigned, Now: c.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Pull(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	h := newHouse(t, func(conf *verifier.Config) {
+		conf.Issuers[0].Revocations, conf.Streams = r, verifier.Streams{CutRevoked: true, CutExpired: true}
+		conf.Now = func() time.Time {
+			if asked++; asked == 2 { // When it begins to limit the call's life.
+				p.publish(t, document(2, c.now(), "jti-1"))
+				if err := r.Pull(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			return c.now()
+		}
+	})
+	h.answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	if got := h.send(h.good()); got.status != 401 || got.failure(t).Code != "invalid_token" || asked < 3 {
+		t.Errorf("%d %s, asked for the time %d times", got.status, got.body, asked)
+	}
+}
+
 // TestKeepAlive: comments come while the model server thinks; what it says then
 // is passed on as ever, and an error of its own becomes an event.
 func TestKeepAlive(t *testing.T) {
