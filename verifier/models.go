@@ -30,27 +30,38 @@ const (
 type source struct {
 	name   string
 	serves func(model string) bool
-	fetch  func() (doc []byte, status int, err error)
+	fetch  func() (models []model, status int, err error)
 }
 
 // sources are the upstreams. A model counts as the upstream's only if a call to
-// it would go there.
+// it would go there. A server that can't be asked has the models that the
+// configuration names.
 func (v *Verifier) sources(r *http.Request, c *call) []source {
 	list := make([]source, len(v.upstreams.All))
 	for i, u := range v.upstreams.All {
-		list[i] = source{
-			name: u.Name,
-			serves: func(model string) bool {
-				to, name := v.upstreams.Serving(model)
-				return to == u && name == model
-			},
-			fetch: func() ([]byte, int, error) { return fetchList(u, r, c) },
+		list[i] = source{name: u.Name, serves: func(model string) bool {
+			to, name := v.upstreams.Serving(model)
+			return to == u && name == model
+		}}
+		if u.Lists() {
+			list[i].fetch = func() ([]model, int, error) { return fetchList(u, r, c) }
+		} else {
+			list[i].fetch = func() ([]model, int, error) { return configured(u), 0, nil }
 		}
 	}
 	return list
 }
 
-func fetchList(u *upstream.Server, r *http.Request, c *call) (doc []byte, status int, err error) {
+func configured(u *upstream.Server) (models []model) {
+	for _, name := range u.Models {
+		if token.ValidModel(name) {
+			models = append(models, model{id: name})
+		}
+	}
+	return models
+}
+
+func fetchList(u *upstream.Server, r *http.Request, c *call) (models []model, status int, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), min(listTimeout, u.ResponseTimeout))
 	defer cancel()
 	res, err := u.RoundTrip(outgoing(ctx, r, c, u))
@@ -62,21 +73,29 @@ func fetchList(u *upstream.Server, r *http.Request, c *call) (doc []byte, status
 	if res.StatusCode != http.StatusOK || media != "application/json" || res.Header.Get("Content-Encoding") != "" {
 		return nil, res.StatusCode, fmt.Errorf("it answered %d %q", res.StatusCode, media)
 	}
-	doc, err = io.ReadAll(io.LimitReader(res.Body, maxList)) // Of a longer one remains what is no JSON.
-	return doc, res.StatusCode, err
+	doc, err := io.ReadAll(io.LimitReader(res.Body, maxList)) // Of a longer one remains what is no JSON.
+	if err == nil {
+		models, err = parseModels(doc)
+	}
+	// The server's names are its own; ours are the canonical ones.
+	for i := range models {
+		models[i].id = u.Family.CanonicalName(models[i].id)
+	}
+	return models, res.StatusCode, err
 }
 
 // handlerSource is a handler in this process.
 func handlerSource(next http.Handler, r *http.Request) source {
 	return source{
 		serves: func(string) bool { return true },
-		fetch: func() ([]byte, int, error) {
+		fetch: func() ([]model, int, error) {
 			w := &memory{header: http.Header{}, status: http.StatusOK}
 			next.ServeHTTP(w, r)
 			if w.status != http.StatusOK {
 				return nil, w.status, fmt.Errorf("it answered %d", w.status)
 			}
-			return w.body.Bytes(), w.status, nil
+			models, err := parseModels(w.body.Bytes())
+			return models, w.status, err
 		},
 	}
 }
@@ -164,12 +183,7 @@ func (s source) list() (l listed) {
 			l.models, l.err = nil, fmt.Errorf("panic: %v", p)
 		}
 	}()
-	doc, status, err := s.fetch()
-	l.status = status
-	if err == nil {
-		l.models, err = parseModels(doc)
-	}
-	l.err = err
+	l.models, l.status, l.err = s.fetch()
 	return l
 }
 

@@ -366,7 +366,7 @@ func TestNoStreamIsLost(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 		}
 	})
-	const streams, clients = 2000, 16
+	const streams, clients = 10_000, 16
 	r := h.good()
 	var lost atomic.Int64
 	var wait sync.WaitGroup
