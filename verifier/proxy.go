@@ -1,7 +1,6 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,8 +62,8 @@ func outgoingHeader(from http.Header, c *call, f *route.Family) http.Header {
 	to := make(http.Header, 8)
 	to["User-Agent"] = userAgent
 	to[requestID] = []string{c.record.Decision}
-	if c.body != nil {
-		to["Content-Type"] = jsonType
+	if c.body.Len() > 0 {
+		to["Content-Type"] = []string{c.body.Type}
 	}
 	if accept := from["Accept"]; len(accept) == 1 && isPlain(accept[0]) {
 		to["Accept"] = accept
@@ -80,10 +79,7 @@ func outgoingHeader(from http.Header, c *call, f *route.Family) http.Header {
 	return to
 }
 
-var (
-	userAgent = []string{"hourpass-verifier"}
-	jsonType  = []string{"application/json"}
-)
+var userAgent = []string{"hourpass-verifier"}
 
 // isPlain tells whether s is a short list of words, media types or settings.
 func isPlain(s string) bool {
@@ -123,16 +119,16 @@ func (v *Verifier) newProxy() *httputil.ReverseProxy {
 		ErrorLog:      log.New(io.Discard, "", 0), // Errors come back to us and are logged with their decision.
 		Rewrite: func(p *httputil.ProxyRequest) {
 			c := p.In.Context().Value(contextKey{}).(*call)
-			if c.body == nil {
+			if c.body.Len() == 0 {
 				return
 			}
 			// With GetBody, the transport sends a call again of which not a byte went
 			// out, because an idle connection turned out to be closed. One that may
 			// have been executed it never sends twice: POST is not idempotent, and no
 			// Idempotency-Key, which would say otherwise, passes the list of headers.
-			p.Out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
+			p.Out.GetBody = func() (io.ReadCloser, error) { return c.body.Open(), nil }
 			p.Out.Body, _ = p.Out.GetBody()
-			p.Out.ContentLength = int64(len(c.body))
+			p.Out.ContentLength = c.body.Len()
 		},
 		ModifyResponse: func(res *http.Response) error {
 			return res.Request.Context().Value(contextKey{}).(*call).accept(res)

@@ -34,17 +34,21 @@ var ground = map[string][]string{
 var floors = map[string][]string{
 	"internal/store/storetest": {"internal/store", "internal/peers"}, // Test support: no program links it.
 
-	"issuer":                   {"ground", "mux", "oauth2", "sync", "issuer/internal/idp", "issuer/internal/pages", "issuer/internal/throttle"},
-	"issuer/internal/idp":      {"ground", "go-oidc", "oauth2"},
-	"issuer/internal/pages":    {},
-	"issuer/internal/throttle": {"golang-lru"},
-	"keys":                     {"ground", "keys/format", "golang-lru"},
-	"keys/format":              {},
-	"jwks":                     {"ground", "jwx", "jwks/internal/disk"},
-	"jwks/internal/disk":       {},
-	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
-	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
-	"verifier":                 {"ground", "mux", "golang-lru"},
+	"issuer":                     {"ground", "mux", "oauth2", "sync", "issuer/internal/idp", "issuer/internal/pages", "issuer/internal/throttle"},
+	"issuer/internal/idp":        {"ground", "go-oidc", "oauth2"},
+	"issuer/internal/pages":      {},
+	"issuer/internal/throttle":   {"golang-lru"},
+	"keys":                       {"ground", "keys/format", "golang-lru"},
+	"keys/format":                {},
+	"jwks":                       {"ground", "jwx", "jwks/internal/disk"},
+	"jwks/internal/disk":         {},
+	"jwks/ring":                  {"ground", "jwx", "jwks/internal/disk"},
+	"jwks/ring/pkcs11":           {"jwks/ring", "pkcs11"},
+	"verifier":                   {"ground", "mux", "golang-lru", "verifier/internal/body", "verifier/internal/refusal", "verifier/internal/route", "verifier/internal/upstream"},
+	"verifier/internal/body":     {"ground", "verifier/internal/refusal", "verifier/internal/route", "brotli", "zstd"},
+	"verifier/internal/refusal":  {"internal/token"},
+	"verifier/internal/route":    {"internal/strictjson", "internal/token"},
+	"verifier/internal/upstream": {"internal/reqtarget", "internal/token", "verifier/internal/route"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
@@ -77,6 +81,8 @@ var libraries = map[string]string{
 	"github.com/zitadel/oidc/":                   "zitadel",
 	"github.com/go-jose/go-jose/":                "go-jose",
 	"github.com/rogpeppe/go-internal/lockedfile": "lockedfile",
+	"github.com/klauspost/compress/zstd":         "zstd",
+	"github.com/andybalholm/brotli":              "brotli",
 }
 
 func TestFloors(t *testing.T) {
