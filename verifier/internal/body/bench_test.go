@@ -6,18 +6,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/body"
-	"github.com/hourpass/hourpass/verifier/internal/route"
 )
-
-// membersOf are the rules of a route of the registry.
-func membersOf(t testing.TB, method, path string) *route.Members {
-	t.Helper()
-	m, _, ok := route.Find(method, path)
-	if !ok {
-		t.Fatalf("no route %s %s", method, path)
-	}
-	return m.Members
-}
 
 var chatBody = []byte(`{"model":"small","messages":[{"role":"user","content":"` +
 	strings.Repeat("What is the capital of France? ", 29) + `"}],"temperature":0.7,"max_tokens":100,"stream":true,"user":"ada"}`)
