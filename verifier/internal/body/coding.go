@@ -96,7 +96,7 @@ func (d *decoder) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err != io.EOF: //nolint:errorlint // A reader's end is io.EOF itself.
+	case err != io.EOF:
 		return 0, undecodable(err)
 	}
 	// A second gzip member, too: some servers would read it, others not.

@@ -40,6 +40,11 @@ func parseForm(in io.Reader, boundary string, rules *route.Members) (Doc, error)
 	d := Doc{form: &form{}, rules: rules}
 	p := newParser(in, boundary)
 	err := p.first()
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
 	left := MaxFields
 	for more := err == nil; more && err == nil; {
 		if len(d.form.parts) == MaxParts {
@@ -133,8 +138,8 @@ func (f *form) write(w *writer, rules *route.Members) (Content, error) {
 			continue
 		}
 		text := p.text
-		if param := rules.Rules[p.name].Param; param != nil {
-			raw, err := w.param(nil, &strictjson.Member{Name: p.name, Value: p.value}, param)
+		if rule := rules.Rules[p.name]; rule.Param != nil {
+			raw, err := w.param(nil, &strictjson.Member{Name: p.name, Value: p.value}, &rule)
 			if err != nil {
 				return Content{}, err
 			}

@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -334,10 +335,18 @@ func TestLargeForm(t *testing.T) {
 	}
 	empty()
 
+	// A form that is refused leaves nothing behind either.
+	open := openFiles(t)
+	if _, err := body.Read(source(r, []byte(form+"x"), "Content-Type", formType), r); !errors.Is(err, refusal.ErrForm) {
+		t.Error(err)
+	}
+	if after := openFiles(t); after > open {
+		t.Errorf("%d files are open, before %d", after, open)
+	}
+
 	// Where there is no room, that is our failure.
 	t.Setenv("TMPDIR", dir+"/none")
-	d, err = body.Read(source(r, []byte(form), "Content-Type", formType), r)
-	d.Close()
+	_, err = body.Read(source(r, []byte(form), "Content-Type", formType), r)
 	if got, _ := refusal.Of(err); got.Status != 500 {
 		t.Errorf("without a folder: %d, %v", got.Status, err)
 	}
@@ -346,8 +355,9 @@ func TestLargeForm(t *testing.T) {
 	t.Setenv("TMPDIR", dir)
 	r.LargeBody = false
 	s := source(r, []byte(form), "Content-Type", formType)
-	d, _ = body.Read(s, r)
-	d.Close()
+	if d, err = body.Read(s, r); err == nil {
+		d.Close()
+	}
 	if tooLarge := (*http.MaxBytesError)(nil); !errors.As(s.Failed(), &tooLarge) {
 		t.Error("a large form is taken where there are no files")
 	}
@@ -356,4 +366,14 @@ func TestLargeForm(t *testing.T) {
 	if got := (body.Limits{Body: 1, Large: 2}).Of(jsonRoute); got != 1 {
 		t.Errorf("JSON, which is held in memory, may have %d bytes", got)
 	}
+}
+
+// openFiles counts what the process has open, where the system can tell.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil && runtime.GOOS == "linux" {
+		t.Fatal(err)
+	}
+	return len(files)
 }

@@ -160,13 +160,13 @@ func FuzzForm(f *testing.F) {
 			return
 		}
 		d, err := body.Read(source(r, raw, "Content-Type", formType), r)
-		defer d.Close()
 		if err != nil {
 			if got, _ := refusal.Of(err); got.Status >= 500 {
 				t.Fatal(err)
 			}
 			return
 		}
+		defer d.Close()
 		plain, _, _ := rewrite(t, &d, "", body.Bounds{})
 		parts := served(t, plain)
 		in := multipart.NewReader(bytes.NewReader(raw), "B")
@@ -187,7 +187,7 @@ func FuzzForm(f *testing.F) {
 				}
 			}
 		}
-		if _, err := in.NextRawPart(); err != io.EOF || models > 1 { //nolint:errorlint // A reader's end is io.EOF itself.
+		if _, err := in.NextRawPart(); err != io.EOF || models > 1 {
 			t.Fatalf("%q has %d parts and %d models, and Go says %v", raw, len(parts), models, err)
 		}
 		c, once, ok := rewrite(t, &d, "", b)

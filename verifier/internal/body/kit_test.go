@@ -73,11 +73,11 @@ func readAll(t testing.TB, c *body.Content) []byte {
 func written(t testing.TB, s *body.Source, r *route.Route) ([]byte, error) {
 	t.Helper()
 	d, err := body.Read(s, r)
-	defer d.Close()
-	if err == nil {
-		err = s.Failed()
-	}
 	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := s.Failed(); err != nil {
 		return nil, err
 	}
 	if !s.Ended() {

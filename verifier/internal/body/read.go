@@ -61,8 +61,8 @@ func (a arriving) Read(p []byte) (int, error) {
 
 // Read reads a body to its end and holds it to the rules of its route. Even with
 // an error, the model is the one that it names, if that could be seen. Where the
-// source has failed, that is what counts, not the error. Close the Doc, whatever
-// the error.
+// source has failed, that is what counts, whether there is an error or not. Close
+// the Doc after use.
 func Read(s *Source, r *route.Route) (d Doc, err error) {
 	boundary := ""
 	if r.Carrier == route.InForm {

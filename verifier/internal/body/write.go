@@ -56,7 +56,7 @@ func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Memb
 		case rule.Inner != nil && m.Kind == strictjson.KindObject:
 			b, err = w.object(b, within(m.Value), rule.Inner)
 		case rule.Param != nil && m.Kind != strictjson.KindNull:
-			b, err = w.param(b, m, rule.Param)
+			b, err = w.param(b, m, &rule)
 		default:
 			b = append(b, m.Raw...)
 		}
@@ -92,7 +92,8 @@ func (w *writer) absent(m *strictjson.Member, rule route.Rule) bool {
 }
 
 // param writes a value that is there.
-func (w *writer) param(b []byte, m *strictjson.Member, p *route.Param) ([]byte, error) {
+func (w *writer) param(b []byte, m *strictjson.Member, rule *route.Rule) ([]byte, error) {
+	p := rule.Param
 	r, bounded := w.bounds.Bounds[p.Name]
 	if !bounded {
 		return append(b, m.Raw...), nil
@@ -104,19 +105,20 @@ func (w *writer) param(b []byte, m *strictjson.Member, p *route.Param) ([]byte, 
 	if !w.bounds.Clamp || p.Write == nil {
 		return nil, outOfBounds(m.Name, r)
 	}
-	return write(b, m.Name, p, n, r)
+	return write(b, m.Name, rule, n, r)
 }
 
-// write appends the nearest value to n within r.
-func write(b []byte, name string, p *route.Param, n float64, r token.Range) ([]byte, error) {
-	start := len(b)
+// write appends the nearest value to n within r that keeps the rule.
+func write(b []byte, name string, rule *route.Rule, n float64, r token.Range) ([]byte, error) {
+	start, p := len(b), rule.Param
 	b = p.Write(b, math.Min(math.Max(n, r.Min), r.Max))
-	// A count between 0.2 and 0.8 there is not.
+	// A count between 0.2 and 0.8 there is not; and 0 is no count: some servers
+	// take it for none given, others for no end.
 	v := strictjson.Value{Kind: strictjson.KindNumber, Raw: b[start:]}
 	if b[start] == 't' || b[start] == 'f' {
 		v.Kind = strictjson.KindBool
 	}
-	if got := p.Measure(v); got < r.Min || got > r.Max {
+	if got := p.Measure(v); got < r.Min || got > r.Max || !rule.Is(v) {
 		return nil, outOfBounds(name, r)
 	}
 	return b, nil
@@ -160,18 +162,19 @@ func (w *writer) missing(rules *route.Members, given func(param string) bool, pu
 		return nil
 	}
 	for i, name := range rules.Params {
-		p := rules.Rules[name].Param
+		rule := rules.Rules[name]
+		p := rule.Param
 		r, bounded := w.bounds.Bounds[p.Name]
 		if !bounded || r.Min <= p.Absent && p.Absent <= r.Max || !first(rules, i) || given(p.Name) {
 			continue
 		}
 		if capRule := rules.Rules[w.bounds.Cap]; capRule.Param != nil && capRule.Param.Name == p.Name {
-			name = w.bounds.Cap
+			name, rule = w.bounds.Cap, capRule
 		}
-		if p.Write == nil {
+		if rule.Param.Write == nil {
 			return outOfBounds(name, r)
 		}
-		value, err := write(nil, name, p, p.Absent, r)
+		value, err := write(nil, name, &rule, p.Absent, r)
 		if err != nil {
 			return err
 		}
