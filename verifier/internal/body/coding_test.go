@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
@@ -211,6 +212,30 @@ func TestDecodersAreUsedAgain(t *testing.T) {
 	if after := runtime.NumGoroutine(); after > before {
 		t.Errorf("%d goroutines, before %d", after, before)
 	}
+}
+
+// TestDecodersStartNothing: what decodes a body runs only while it is read.
+func TestDecodersStartNothing(t *testing.T) {
+	r := chat(t)
+	for _, coding := range codings {
+		before, during := runtime.NumGoroutine(), 0
+		s := source(r, nil, "Content-Encoding", coding)
+		s.Body = watched{iotest.OneByteReader(bytes.NewReader(encode(t, coding, chatBody))), &during}
+		if _, err := written(t, s, r); err != nil || during > before {
+			t.Errorf("%s: %d goroutines, before %d, %v", coding, during, before, err)
+		}
+	}
+}
+
+// watched sees how many goroutines there are while it is read.
+type watched struct {
+	io.Reader
+	most *int
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	*w.most = max(*w.most, runtime.NumGoroutine())
+	return w.Reader.Read(p)
 }
 
 // broken is a body that does not arrive.

@@ -38,34 +38,39 @@ type part struct {
 // parseForm reads a form and holds its fields to the rules.
 func parseForm(in io.Reader, boundary string, rules *route.Members) (Doc, error) {
 	d := Doc{form: &form{}, rules: rules}
-	p := newParser(in, boundary)
-	err := p.first()
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
+	err := d.readForm(newParser(in, boundary))
+	if err != nil {
+		d.Close()
+	}
+	return d, err
+}
+
+func (d *Doc) readForm(p *parser) error {
+	if err := p.first(); err != nil {
+		return err
+	}
 	left := MaxFields
-	for more := err == nil; more && err == nil; {
+	for more := true; more; {
 		if len(d.form.parts) == MaxParts {
-			err = notForm("it has too many parts")
-			break
+			return notForm("it has too many parts")
 		}
-		var one part
-		if one, err = p.part(&d.form.spool, left); err != nil {
-			break
+		one, err := p.part(&d.form.spool, left)
+		if err != nil {
+			return err
 		}
 		left -= len(one.text)
-		if err = d.form.judge(&one, rules); err != nil {
-			break
+		if err := d.form.judge(&one, d.rules); err != nil {
+			return err
 		}
 		if one.name == "model" {
 			d.Model, _ = one.value.Text()
 		}
 		d.form.parts = append(d.form.parts, one)
-		more, err = p.more()
+		if more, err = p.more(); err != nil {
+			return err
+		}
 	}
-	return d, err
+	return nil
 }
 
 // judge holds a part to the rules, and to what others have said before it.
@@ -105,7 +110,7 @@ func judged(text []byte, rule route.Rule) (strictjson.Value, bool) {
 	if rule.Is(v) {
 		return v, true
 	}
-	if len(text) > strictjson.MaxNumber || bytes.ContainsAny(text, " \t\r\n,") {
+	if bytes.ContainsAny(text, " \t\r\n,") {
 		return strictjson.Value{}, false
 	}
 	list, err := strictjson.Array(append(append([]byte{'['}, text...), ']'), strictjson.Limits{})
