@@ -1,12 +1,9 @@
 package verifier
 
 import (
-	"bytes"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/token"
@@ -15,23 +12,31 @@ import (
 )
 
 // readBody takes the body of a call, whole, before anything is decided by it.
+// Only then does net/http notice a client that goes, and no answer races with a
+// request that is still being read, which costs other Go proxies some of their
+// streams.
 func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
-	if !isJSON(r.Header["Content-Type"]) {
-		return refusal.ErrContentType
+	limit := body.Limits{Body: v.c.MaxBody, Large: maxLarge}.Of(c.route.Route)
+	in := body.Source{
+		Body: http.MaxBytesReader(w.ResponseWriter, r.Body, limit), Max: limit,
+		Header: r.Header, Length: r.ContentLength,
 	}
-	for _, coding := range r.Header["Content-Encoding"] {
-		// Servers differ on whether they decode; what we could not read may be
-		// another body to them.
-		if !strings.EqualFold(coding, "identity") {
-			return refusal.ErrContentEncoding
-		}
+	inTime := v.limitReading(w)
+	var err error
+	c.doc, err = body.Read(&in, c.route.Route)
+	if !inTime() {
+		return refusal.ErrBodySlow
 	}
-	doc, err := v.receive(w, r)
-	if err != nil {
-		return err
+	if in.Ended() {
+		c.unread = nil
 	}
-	c.unread = nil
-	c.doc, err = body.Parse(doc, c.route.Members)
+	var tooLarge *http.MaxBytesError
+	switch failed := in.Failed(); {
+	case errors.As(failed, &tooLarge):
+		return refusal.ErrTooLarge
+	case failed != nil:
+		return &refusal.Denial{Is: refusal.ErrBodyRead, Cause: failed}
+	}
 	c.named = c.doc.Model
 	if token.ValidModel(c.named) {
 		c.record.Model = c.named
@@ -39,48 +44,8 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	return err
 }
 
-// isJSON tells whether the content type is JSON in UTF-8 beyond doubt: servers
-// that look at a charset would read other text than we do.
-func isJSON(types []string) bool {
-	if len(types) != 1 {
-		return false
-	}
-	if types[0] == "application/json" {
-		return true
-	}
-	media, params, err := mime.ParseMediaType(types[0])
-	if err != nil || media != "application/json" || len(params) > 1 {
-		return false
-	}
-	return len(params) == 0 || strings.EqualFold(params["charset"], "utf-8")
-}
-
-// maxGuess bounds the memory that a body's announced length can ask for before
-// its bytes are there.
-const maxGuess = 64 << 10
-
-// receive reads the body to its end. Only then does net/http notice a client
-// that goes, and no answer races with a request that is still being read, which
-// costs other Go proxies some of their streams.
-func (v *Verifier) receive(w *answer, r *http.Request) ([]byte, error) {
-	if r.ContentLength > v.c.MaxBody {
-		return nil, refusal.ErrTooLarge
-	}
-	size := min(max(r.ContentLength, 0), maxGuess) + bytes.MinRead
-	doc := bytes.NewBuffer(make([]byte, 0, size))
-	inTime := v.limitReading(w)
-	_, err := doc.ReadFrom(http.MaxBytesReader(w.ResponseWriter, r.Body, v.c.MaxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case !inTime():
-		return nil, refusal.ErrBodySlow
-	case errors.As(err, &tooLarge):
-		return nil, refusal.ErrTooLarge
-	case err != nil:
-		return nil, &refusal.Denial{Is: refusal.ErrBodyRead, Cause: err}
-	}
-	return doc.Bytes(), nil
-}
+// maxLarge bounds the forms of routes that take files, in bytes.
+const maxLarge = 512 << 20
 
 // past is a moment that has passed whatever the clock says: with it as a
 // deadline, what is under way ends.

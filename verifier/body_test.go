@@ -1,6 +1,7 @@
 package verifier_test
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -268,7 +269,7 @@ func TestContentType(t *testing.T) {
 		}
 		h.refused(r, 415, "unsupported_media_type", "content_type")
 	}
-	for _, coding := range []string{"gzip", "zstd", "br", "foo", "identity, gzip", ""} {
+	for _, coding := range []string{"x-gzip", "compress", "foo", "identity, gzip", "gzip, gzip", ""} {
 		r := h.good()
 		r.header.Set("Content-Encoding", coding)
 		h.refused(r, 415, "unsupported_media_type", "content_encoding")
@@ -278,6 +279,40 @@ func TestContentType(t *testing.T) {
 	if got := h.send(r); got.status != 200 {
 		t.Errorf("identity: %d %s", got.status, got.body)
 	}
+}
+
+// TestCodedBody: a body may come in one coding; the upstream gets it in none.
+func TestCodedBody(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) { c.MaxBody = 4 << 20 })
+	coded := func(body string) string {
+		var b strings.Builder
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write([]byte(body))
+		_ = z.Close()
+		return b.String()
+	}
+	call := func(body string) request {
+		r := h.good()
+		r.body = body
+		r.header.Set("Content-Encoding", "GZIP")
+		return r
+	}
+	const plain = `{"model":"small","user":"Ada"}`
+	if got := h.send(call(coded(plain))); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	a := h.arrived()
+	if len(a) != 1 || a[0].body != plain || a[0].header["Content-Encoding"] != nil || a[0].header.Get("Content-Length") != strconv.Itoa(len(plain)) {
+		t.Errorf("the upstream got %+v", a)
+	}
+	onlyAllowed(t, a[0])
+	h.refused(call(plain), 400, "invalid_body", "decoding")
+	h.refused(call(coded(plain)[:20]), 400, "invalid_body", "decoding")
+	h.refused(call(coded(plain)+strings.Repeat("x", 100_000)), 400, "invalid_body", "decoding")
+	h.refused(call(coded(`{"model":"small","model":"large"}`)), 400, "invalid_body", "body")
+	h.refused(call(coded(`{"model":"large"}`)), 403, "insufficient_scope", "scope")
+	h.refused(call(coded(plain+strings.Repeat(" ", 3<<20))), 413, "body_too_large", "body_size") // The ratio.
+	h.refused(call(strings.Repeat("x", 5<<20)), 413, "body_too_large", "body_size")
 }
 
 func TestBodyOnTheWire(t *testing.T) {

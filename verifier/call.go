@@ -1,10 +1,8 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -28,11 +26,11 @@ type call struct {
 	token  verified
 	claims *token.Claims // Of a verified token; nil until then.
 	route  route.Match
-	query  string   // What the upstream gets of the query.
-	named  string   // The model, as the request names it.
-	model  string   // The model, by its one name.
-	doc    body.Doc // The body as it was read.
-	body   []byte   // What the upstream gets instead of the client's body. Nil: none.
+	query  string       // What the upstream gets of the query.
+	named  string       // The model, as the request names it.
+	model  string       // The model, by its one name.
+	doc    body.Doc     // The body as it was read.
+	body   body.Content // What the upstream gets instead of the client's body.
 
 	unread *http.Request // The request, until its body was read.
 
@@ -55,6 +53,7 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 	w := &answer{ResponseWriter: rw, last: r.TransferEncoding != nil, decision: c.record.Decision}
 	v.c.Metrics.begin()
 	defer v.finish(w, c)
+	defer c.doc.Close()
 	err := v.decide(w, r, c)
 	if err == nil {
 		c.record.Outcome = audit.Allow
@@ -207,7 +206,7 @@ func (c *call) rewrite() (err error) {
 	case c.route.Stream == route.Always && bounded && stream.Max < 1:
 		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint streams"}
 	case c.route.Members == nil:
-	case c.route.Carrier == route.InBody:
+	case c.route.Carrier == route.InBody, c.route.Carrier == route.InForm:
 		c.body, err = c.doc.Write(c.model, bounds)
 	default:
 		c.body, err = c.doc.Write("", bounds)
@@ -224,12 +223,12 @@ func (c *call) inProcess(r *http.Request) *http.Request {
 		}
 	}
 	r.TransferEncoding, r.Trailer, r.GetBody = nil, nil, nil
-	r.Body, r.ContentLength = http.NoBody, int64(len(c.body))
+	r.Body, r.ContentLength = http.NoBody, c.body.Len()
 	r.Header.Del("Content-Length")
-	if c.body != nil {
-		r.Body = io.NopCloser(bytes.NewReader(c.body))
-		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Content-Length", strconv.Itoa(len(c.body)))
+	if r.ContentLength > 0 {
+		r.Body = c.body.Open()
+		r.Header.Set("Content-Type", c.body.Type)
+		r.Header.Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
 	return r
 }

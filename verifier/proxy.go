@@ -1,7 +1,6 @@
 package verifier
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -69,14 +68,14 @@ func outgoing(ctx context.Context, r *http.Request, c *call, u *upstream.Server)
 		Method: r.Method, URL: &url.URL{Path: c.route.Target(c.model), RawQuery: c.query},
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: outgoingHeader(r.Header, c, u.Family),
 	}
-	if c.body != nil {
+	if c.body.Len() > 0 {
 		// With GetBody, the transport sends a call again of which not a byte went
 		// out, because an idle connection turned out to be closed. One that may have
 		// been executed it never sends twice: POST is not idempotent, and no
 		// Idempotency-Key, which would say otherwise, passes the list of headers.
-		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(c.body)), nil }
+		out.GetBody = func() (io.ReadCloser, error) { return c.body.Open(), nil }
 		out.Body, _ = out.GetBody()
-		out.ContentLength = int64(len(c.body))
+		out.ContentLength = c.body.Len()
 	}
 	return out.WithContext(ctx)
 }
@@ -90,8 +89,8 @@ func outgoingHeader(from http.Header, c *call, f *route.Family) http.Header {
 	to := make(http.Header, 8)
 	to["User-Agent"] = userAgent
 	to[requestID] = []string{c.record.Decision}
-	if c.body != nil {
-		to["Content-Type"] = jsonType
+	if c.body.Len() > 0 {
+		to["Content-Type"] = []string{c.body.Type}
 	}
 	if accept := from["Accept"]; len(accept) == 1 && isPlain(accept[0]) {
 		to["Accept"] = accept
@@ -107,10 +106,7 @@ func outgoingHeader(from http.Header, c *call, f *route.Family) http.Header {
 	return to
 }
 
-var (
-	userAgent = []string{"hourpass-verifier"}
-	jsonType  = []string{"application/json"}
-)
+var userAgent = []string{"hourpass-verifier"}
 
 // isPlain tells whether s is a short list of words, media types or settings.
 func isPlain(s string) bool {

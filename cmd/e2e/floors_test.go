@@ -50,7 +50,7 @@ var floors = map[string][]string{
 	},
 	"verifier/internal/refusal":  {"ground"},
 	"verifier/internal/route":    {"ground"},
-	"verifier/internal/body":     {"ground", "verifier/internal/refusal", "verifier/internal/route"},
+	"verifier/internal/body":     {"ground", "verifier/internal/refusal", "verifier/internal/route", "brotli", "zstd"},
 	"verifier/internal/upstream": {"ground", "verifier/internal/route"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
@@ -85,6 +85,8 @@ var libraries = map[string]string{
 	"github.com/zitadel/oidc/":                   "zitadel",
 	"github.com/go-jose/go-jose/":                "go-jose",
 	"github.com/rogpeppe/go-internal/lockedfile": "lockedfile",
+	"github.com/klauspost/compress/zstd":         "zstd",
+	"github.com/andybalholm/brotli":              "brotli",
 }
 
 func TestFloors(t *testing.T) {

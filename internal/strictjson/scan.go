@@ -13,6 +13,7 @@ type scanner struct {
 	depth   int      // How deep we may still go.
 	members int      // How many members may still come.
 	names   [][]byte // See nameSet.
+	shared  map[string]string
 }
 
 func newScanner(doc []byte, l Limits) scanner {
@@ -22,7 +23,7 @@ func newScanner(doc []byte, l Limits) scanner {
 	if l.Members <= 0 {
 		l.Members = DefaultMembers
 	}
-	return scanner{doc: doc, depth: l.Depth, members: l.Members, names: make([][]byte, 0, fewNames)}
+	return scanner{doc: doc, depth: l.Depth, members: l.Members, names: make([][]byte, 0, fewNames), shared: l.Names}
 }
 
 func (s *scanner) fail(problem string) error { return &Error{s.pos, problem} }
@@ -179,7 +180,11 @@ func (s *scanner) object(into *[]Member) error {
 			return err
 		}
 		if into != nil {
-			*into = append(*into, Member{string(name), v})
+			text, ok := s.shared[string(name)]
+			if !ok {
+				text = string(name)
+			}
+			*into = append(*into, Member{text, v})
 		}
 		if more, err = s.more('}'); err != nil {
 			return err

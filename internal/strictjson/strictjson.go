@@ -21,10 +21,14 @@ const (
 	MaxNumber      = 100     // Bytes of one number.
 )
 
-// Limits bound a document; fields of zero or less mean the defaults.
+// Limits bound a document; bounds of zero or less mean the defaults.
 type Limits struct {
 	Depth   int // How deep objects and arrays may stand in each other; the outermost is 1.
 	Members int // Members of all objects together. Elements of arrays do not count: the size of the document bounds them.
+
+	// Names are names of members that the result may share, each by itself. Others
+	// are copied from the document.
+	Names map[string]string
 }
 
 // Kind is what a value is.

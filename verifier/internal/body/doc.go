@@ -8,26 +8,33 @@
 package body
 
 import (
-	"fmt"
-
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
 	"github.com/hourpass/hourpass/verifier/internal/route"
 )
 
-// A Doc is a JSON object that keeps the rules of its route.
+// A Doc is a JSON object or a form that keeps the rules of its route.
 type Doc struct {
-	Model string // As the member "model" has it; empty where there is none.
+	Model string // As the member or field "model" has it; empty where there is none.
 
 	members []strictjson.Member
+	form    *form // Instead of members.
 	rules   *route.Members
 	size    int
+}
+
+// Close gives back what the document takes on disk. The content that was written
+// from it can't be read any more.
+func (d *Doc) Close() {
+	if d.form != nil {
+		d.form.spool.Close()
+	}
 }
 
 // Parse reads an object strictly and holds it to the rules. Even with an error,
 // the model is the one that it names, if that could be seen.
 func Parse(raw []byte, rules *route.Members) (Doc, error) {
-	members, err := strictjson.Object(raw, strictjson.Limits{})
+	members, err := strictjson.Object(raw, strictjson.Limits{Names: rules.Names})
 	if err != nil {
 		return Doc{}, &refusal.Denial{Is: refusal.ErrBody, Detail: err.Error(), Cause: err}
 	}
@@ -46,7 +53,7 @@ func check(members []strictjson.Member, rules *route.Members) error {
 		rule, known := rules.Rules[m.Name]
 		switch {
 		case known && !rule.Is(m.Value):
-			return &refusal.Denial{Is: refusal.ErrMember, Detail: fmt.Sprintf("%q %s", m.Name, rule.Words)}
+			return member(m.Name, rule.Words)
 		case !known && rules.Confusable(m.Name):
 			return refusal.ErrMemberName
 		case rule.Inner != nil && m.Kind == strictjson.KindObject:
@@ -68,6 +75,13 @@ func within(v strictjson.Value) []strictjson.Member {
 // Flag is the value of a member that is true or false; given tells whether it is
 // either.
 func (d *Doc) Flag(name string) (value, given bool) {
+	if d.form != nil {
+		for i := range d.form.parts {
+			if d.form.parts[i].name == name {
+				return d.form.parts[i].value.Bool()
+			}
+		}
+	}
 	for i := range d.members {
 		if d.members[i].Name == name {
 			return d.members[i].Bool()

@@ -20,12 +20,16 @@ type Bounds struct {
 	Cap string
 }
 
-// Write writes the object anew: the same members in the same order, names and
-// model in their plainest form, parameters within bounds, values that we do not
-// judge byte for byte. An empty model leaves the member as it is.
-func (d *Doc) Write(model string, b Bounds) ([]byte, error) {
+// Write writes the document anew: the same members or parts in the same order,
+// names and model in their plainest form, parameters within bounds, values that
+// we do not judge byte for byte. An empty model leaves the member as it is.
+func (d *Doc) Write(model string, b Bounds) (Content, error) {
 	w := writer{bounds: b, model: model}
-	return w.object(make([]byte, 0, d.size+len(model)+64), d.members, d.rules)
+	if d.form != nil {
+		return d.form.write(&w, d.rules)
+	}
+	text, err := w.object(make([]byte, 0, d.size+len(model)+64), d.members, d.rules)
+	return Content{Type: jsonType, text: text}, err
 }
 
 type writer struct {
@@ -52,7 +56,7 @@ func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Memb
 		case rule.Inner != nil && m.Kind == strictjson.KindObject:
 			b, err = w.object(b, within(m.Value), rule.Inner)
 		case rule.Param != nil && m.Kind != strictjson.KindNull:
-			b, err = w.param(b, m, rule.Param)
+			b, err = w.param(b, m, &rule)
 		default:
 			b = append(b, m.Raw...)
 		}
@@ -88,7 +92,8 @@ func (w *writer) absent(m *strictjson.Member, rule route.Rule) bool {
 }
 
 // param writes a value that is there.
-func (w *writer) param(b []byte, m *strictjson.Member, p *route.Param) ([]byte, error) {
+func (w *writer) param(b []byte, m *strictjson.Member, rule *route.Rule) ([]byte, error) {
+	p := rule.Param
 	r, bounded := w.bounds.Bounds[p.Name]
 	if !bounded {
 		return append(b, m.Raw...), nil
@@ -100,19 +105,20 @@ func (w *writer) param(b []byte, m *strictjson.Member, p *route.Param) ([]byte, 
 	if !w.bounds.Clamp || p.Write == nil {
 		return nil, outOfBounds(m.Name, r)
 	}
-	return write(b, m.Name, p, n, r)
+	return write(b, m.Name, rule, n, r)
 }
 
-// write appends the nearest value to n within r.
-func write(b []byte, name string, p *route.Param, n float64, r token.Range) ([]byte, error) {
-	start := len(b)
+// write appends the nearest value to n within r that keeps the rule.
+func write(b []byte, name string, rule *route.Rule, n float64, r token.Range) ([]byte, error) {
+	start, p := len(b), rule.Param
 	b = p.Write(b, math.Min(math.Max(n, r.Min), r.Max))
-	// A count between 0.2 and 0.8 there is not.
+	// A count between 0.2 and 0.8 there is not; and 0 is no count: some servers
+	// take it for none given, others for no end.
 	v := strictjson.Value{Kind: strictjson.KindNumber, Raw: b[start:]}
 	if b[start] == 't' || b[start] == 'f' {
 		v.Kind = strictjson.KindBool
 	}
-	if got := p.Measure(v); got < r.Min || got > r.Max {
+	if got := p.Measure(v); got < r.Min || got > r.Max || !rule.Is(v) {
 		return nil, outOfBounds(name, r)
 	}
 	return b, nil
@@ -120,22 +126,19 @@ func write(b []byte, name string, p *route.Param, n float64, r token.Range) ([]b
 
 // putIn appends what servers would otherwise take out of bounds.
 func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *route.Members) ([]byte, error) {
-	var err error
-	for i, name := range rules.Params {
-		p := rules.Rules[name].Param
-		r, bounded := w.bounds.Bounds[p.Name]
-		if !bounded || r.Min <= p.Absent && p.Absent <= r.Max || !first(rules, i) || w.given(members, rules, p.Name) {
-			continue
+	given := func(param string) bool {
+		for i := range members {
+			if p := rules.Rules[members[i].Name].Param; p != nil && p.Name == param && members[i].Kind != strictjson.KindNull {
+				return true
+			}
 		}
-		if capRule := rules.Rules[w.bounds.Cap]; capRule.Param != nil && capRule.Param.Name == p.Name {
-			name = w.bounds.Cap
-		}
-		if p.Write == nil {
-			return nil, outOfBounds(name, r)
-		}
-		if b, err = write(appendName(b, empty, name), name, p, p.Absent, r); err != nil {
-			return nil, err
-		}
+		return false
+	}
+	err := w.missing(rules, given, func(name string, value []byte) {
+		b = append(appendName(b, empty, name), value...)
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, name := range rules.Inners {
 		if has(members, name) {
@@ -152,6 +155,34 @@ func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *
 	return b, nil
 }
 
+// missing puts in a member for each parameter that is not given and that servers
+// would take out of bounds.
+func (w *writer) missing(rules *route.Members, given func(param string) bool, put func(name string, value []byte)) error {
+	if w.bounds.IsZero() {
+		return nil
+	}
+	for i, name := range rules.Params {
+		rule := rules.Rules[name]
+		p := rule.Param
+		r, bounded := w.bounds.Bounds[p.Name]
+		if !bounded || r.Min <= p.Absent && p.Absent <= r.Max || !first(rules, i) || given(p.Name) {
+			continue
+		}
+		if capRule := rules.Rules[w.bounds.Cap]; capRule.Param != nil && capRule.Param.Name == p.Name {
+			name, rule = w.bounds.Cap, capRule
+		}
+		if rule.Param.Write == nil {
+			return outOfBounds(name, r)
+		}
+		value, err := write(nil, name, &rule, p.Absent, r)
+		if err != nil {
+			return err
+		}
+		put(name, value)
+	}
+	return nil
+}
+
 // first tells whether no member before stands for the same parameter.
 func first(rules *route.Members, i int) bool {
 	for _, before := range rules.Params[:i] {
@@ -160,16 +191,6 @@ func first(rules *route.Members, i int) bool {
 		}
 	}
 	return true
-}
-
-// given tells whether some member says what the parameter is.
-func (w *writer) given(members []strictjson.Member, rules *route.Members, param string) bool {
-	for i := range members {
-		if p := rules.Rules[members[i].Name].Param; p != nil && p.Name == param && members[i].Kind != strictjson.KindNull {
-			return true
-		}
-	}
-	return false
 }
 
 func has(members []strictjson.Member, name string) bool {

@@ -43,7 +43,7 @@ func (r *Refusal) Message(d *Denial) string {
 	switch {
 	case d.Detail == "":
 		return r.sentence
-	case r.Err == ErrBody: //nolint:errorlint // The row itself, not a chain.
+	case r.Err == ErrBody, r.Err == ErrForm: //nolint:errorlint // The row itself, not a chain.
 		return r.sentence + ": " + d.Detail + "."
 	}
 	return r.sentence + " " + d.Detail + "."

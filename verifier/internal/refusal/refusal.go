@@ -22,12 +22,15 @@ var (
 	ErrQuery           = errors.New("the route takes no query")
 	ErrUpgrade         = errors.New("the request asks for another protocol")
 	ErrContentType     = errors.New("the body is not declared as JSON in UTF-8")
-	ErrContentEncoding = errors.New("the body is encoded")
+	ErrContentEncoding = errors.New("the body has an encoding that is not decoded")
 	ErrUnwanted        = errors.New("the request has a body that means nothing")
 	ErrTooLarge        = errors.New("the body is too large")
 	ErrBodySlow        = errors.New("the body took too long to arrive")
 	ErrBodyRead        = errors.New("the body could not be read")
 	ErrBody            = errors.New("the body is not strict JSON")
+	ErrFormType        = errors.New("the body is not declared as a form in UTF-8")
+	ErrForm            = errors.New("the body is not strict multipart/form-data")
+	ErrDecoding        = errors.New("the body does not decode")
 	ErrMember          = errors.New("a member of the body is refused")
 	ErrMemberName      = errors.New("a member's name could pass for another")
 	ErrNoModel         = errors.New("the body names no model")
@@ -98,12 +101,15 @@ var refusals = []Refusal{
 	{ErrQuery, 400, "invalid_request", "query", "", "This endpoint does not take that query."},
 	{ErrUpgrade, 400, "invalid_request", "upgrade", "", "This endpoint does not change protocols."},
 	{ErrContentType, 415, "unsupported_media_type", "content_type", "", "Send the body as application/json, in UTF-8."},
-	{ErrContentEncoding, 415, "unsupported_media_type", "content_encoding", "", "Send the body without a content encoding."},
+	{ErrContentEncoding, 415, "unsupported_media_type", "content_encoding", "", "Send the body with one content encoding of gzip, deflate, br and zstd, or without any."},
 	{ErrUnwanted, 400, "invalid_request", "body_unwanted", "", "This endpoint takes no body."},
 	{ErrTooLarge, 413, "body_too_large", "body_size", "", "The body is too large."},
 	{ErrBodySlow, 408, "body_timeout", "body_slow", "", "The body took too long to arrive."},
 	{ErrBodyRead, 400, "invalid_body", "body_read", "", "The body could not be read."},
 	{ErrBody, 400, "invalid_body", "body", "", "The body is not one strict JSON object"},
+	{ErrFormType, 415, "unsupported_media_type", "form_type", "", "Send the body as multipart/form-data, in UTF-8, with a boundary."},
+	{ErrForm, 400, "invalid_body", "form", "", "The body is not strict multipart/form-data"},
+	{ErrDecoding, 400, "invalid_body", "decoding", "", "The body does not decode by its Content-Encoding."},
 	{ErrMember, 400, "invalid_parameter", "member", "", "The member"},
 	{ErrMemberName, 400, "invalid_parameter", "member_name", "", "The body has a member whose name some model servers take for another: write names exactly as documented."},
 	{ErrNoModel, 400, "missing_model", "no_model", "", "The body must name a model."},

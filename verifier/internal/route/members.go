@@ -49,6 +49,10 @@ type Members struct {
 	Params []string // The names of those that stand for parameters. The first of each is put in where none is there.
 	Inners []string // The names of those that have rules within.
 
+	// Names are those that have rules, each by itself, for who reads names and
+	// would rather not make them anew.
+	Names map[string]string
+
 	like map[string]bool // The skeletons of the names.
 }
 
@@ -61,11 +65,11 @@ type named struct {
 // newMembers makes one table of several. A later rule for a name replaces an
 // earlier one.
 func newMembers(tables ...[]named) *Members {
-	m := &Members{Rules: map[string]Rule{}, like: map[string]bool{}}
+	m := &Members{Rules: map[string]Rule{}, Names: map[string]string{}, like: map[string]bool{}}
 	for _, table := range tables {
 		for _, row := range table {
 			_, again := m.Rules[row.name]
-			m.Rules[row.name] = row.Rule
+			m.Rules[row.name], m.Names[row.name] = row.Rule, row.name
 			m.like[string(skeleton(nil, row.name))] = true
 			if again {
 				continue

@@ -73,16 +73,20 @@ func isList(v strictjson.Value) bool { return v.Kind == strictjson.KindArray || 
 
 func isNumber(v strictjson.Value) bool { return v.Kind == strictjson.KindNumber || isNull(v) }
 
+// maxWhole is the last of the whole numbers that every parser holds as it stands
+// (RFC 7493, section 2.2): JavaScript reads 2^53+1 as 2^53.
+const maxWhole = 1<<53 - 1
+
 // isWhole takes no string and no fraction: "100000" and 1e5 are numbers to
 // pydantic and nothing to a check in Go.
 func isWhole(v strictjson.Value) bool {
-	_, ok := v.Int()
-	return ok || isNull(v)
+	n, ok := v.Int()
+	return ok && -maxWhole <= n && n <= maxWhole || isNull(v)
 }
 
 func isCount(v strictjson.Value) bool {
-	n, ok := v.Int()
-	return ok && n >= 1 || isNull(v)
+	n, _ := v.Int()
+	return n >= 1 && isWhole(v) || isNull(v)
 }
 
 func isSize(v strictjson.Value) bool {
