@@ -123,6 +123,41 @@ func testEndSecret(t *testing.T, open opener) {
 }
 
 // TestUpdate: what may change changes, what may not does not.
+// TestRotationIsNoDetour: who rotates and then ends the new secret has not
+// rotated. The old one is due when it was, and ends when it was to end.
+func TestRotationIsNoDetour(t *testing.T) { onStores(t, testRotationIsNoDetour) }
+
+func testRotationIsNoDetour(t *testing.T, open opener) {
+	s, _, _ := open(t)
+	k, first := create(t, s, example())
+	day := 24 * time.Hour
+	ended := now.Add(20 * day)
+	if _, _, err := s.Rotate(t.Context(), k.ID, 0, 10*day, now.Add(10*day), nil); err != nil {
+		t.Fatal(err)
+	}
+	back, err := s.EndSecret(t.Context(), k.ID, 0, 2, now.Add(11*day), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !back.RotateAfter.Equal(now.Add(keys.RotateEvery)) {
+		t.Errorf("without the new secret the old one is due %s, want %s", back.RotateAfter, now.Add(keys.RotateEvery))
+	}
+	again, _, err := s.Rotate(t.Context(), k.ID, 0, keys.MaxOverlap, now.Add(12*day), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(again.Secrets) != 2 || !again.Secrets[0].EndsAt.Equal(ended) || opens(t, s, first, ended) != 0 {
+		t.Errorf("the old secret's end was put off: %+v", again.Secrets)
+	}
+	// An end that comes sooner counts.
+	if _, err := s.EndSecret(t.Context(), k.ID, 0, 3, now.Add(12*day), nil); err != nil {
+		t.Fatal(err)
+	}
+	if sooner, _, err := s.Rotate(t.Context(), k.ID, 0, time.Hour, now.Add(12*day), nil); err != nil || !sooner.Secrets[0].EndsAt.Equal(now.Add(12*day+time.Hour)) {
+		t.Errorf("a shorter overlap gives %+v, %v", sooner.Secrets, err)
+	}
+}
+
 func TestUpdate(t *testing.T) { onStores(t, testUpdate) }
 
 func testUpdate(t *testing.T, open opener) {
