@@ -82,7 +82,7 @@ func (s *Store) Rotate(ctx context.Context, id string, version int64, overlap ti
 		if r.JWKS != "" || len(r.Secrets) == 0 {
 			return policy.ErrNoSecrets
 		}
-		number := r.Secrets[len(r.Secrets)-1].Number + 1
+		number := r.Version + 1 // Never that of one that was ended: a request that it opened may be on its way.
 		r.dropEnded(now)
 		switch {
 		case overlap == 0:

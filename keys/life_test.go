@@ -146,11 +146,15 @@ func testRotationIsNoDetour(t *testing.T, open opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	third := again.Secrets[len(again.Secrets)-1].Number
+	if third <= 2 {
+		t.Errorf("a secret got the number %d, which another had", third)
+	}
 	if len(again.Secrets) != 2 || !again.Secrets[0].EndsAt.Equal(ended) || opens(t, s, first, ended) != 0 {
 		t.Errorf("the old secret's end was put off: %+v", again.Secrets)
 	}
 	// An end that comes sooner counts.
-	if _, err := s.EndSecret(t.Context(), k.ID, 0, 3, now.Add(12*day), nil); err != nil {
+	if _, err := s.EndSecret(t.Context(), k.ID, 0, third, now.Add(12*day), nil); err != nil {
 		t.Fatal(err)
 	}
 	if sooner, _, err := s.Rotate(t.Context(), k.ID, 0, time.Hour, now.Add(12*day), nil); err != nil || !sooner.Secrets[0].EndsAt.Equal(now.Add(12*day+time.Hour)) {

@@ -65,7 +65,7 @@ type Key struct {
 
 // A Secret is what is known of one of a key's secret texts.
 type Secret struct {
-	Number       int64     `json:"number"` // Counts from 1.
+	Number       int64     `json:"number"` // From 1, greater than those of all secrets before it.
 	CreatedAt    time.Time `json:"created_at"`
 	EndsAt       time.Time `json:"ends_at,omitzero"` // Zero: with the key.
 	LastUsedAt   time.Time `json:"last_used_at,omitzero"`
