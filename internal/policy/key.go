@@ -105,6 +105,16 @@ type KeyFilter struct {
 	Limit       int       // Up to MaxPage, which 0 means.
 }
 
+// A KeyPage is a page of keys.
+type KeyPage struct {
+	Keys []Key // Newest first.
+	// Forged are the ids of those that somebody wrote who lacks the pepper, or
+	// wrote over; "?" where it is no id of ours. Nothing else in them is worth
+	// telling.
+	Forged []string
+	Next   string // The cursor of the next page. Empty after the last.
+}
+
 // MaxPage bounds how many keys are listed at once.
 const MaxPage = 200
 
