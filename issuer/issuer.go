@@ -54,7 +54,7 @@ type Keys interface {
 	Flush(ctx context.Context) error
 
 	Get(ctx context.Context, id string) (policy.Key, error)
-	List(ctx context.Context, f policy.KeyFilter, now time.Time) (list []policy.Key, next string, err error)
+	List(ctx context.Context, f policy.KeyFilter, now time.Time) (policy.KeyPage, error)
 	Create(ctx context.Context, k policy.Key, life time.Duration, now time.Time, also func(*sql.Tx) error) (policy.Key, string, error)
 	Update(ctx context.Context, id string, version int64, change func(*policy.Key) error, also func(*sql.Tx) error) (policy.Key, error)
 	Rotate(ctx context.Context, id string, version int64, overlap time.Duration, now time.Time, also func(*sql.Tx) error) (policy.Key, string, error)

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -112,7 +113,9 @@ func readBindings(v strictjson.Value) (list []policy.Binding, ok bool) {
 		return nil, false
 	}
 	list = []policy.Binding{}
-	if err := json.Unmarshal(v.Raw, &list); err != nil || len(list) > maxKeyBindings {
+	d := json.NewDecoder(bytes.NewReader(v.Raw)) // One array, as was found before.
+	d.DisallowUnknownFields()                    // Who misspells claims would bind more than they say.
+	if err := d.Decode(&list); err != nil || len(list) > maxKeyBindings {
 		return nil, false
 	}
 	return list, true

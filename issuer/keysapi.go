@@ -10,6 +10,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
+	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
 // Bounds of a machine key.
@@ -73,6 +74,11 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return nil, err
 		}
+		for name, text := range q {
+			if !idp.Printable(text) { // No key has that, and PostgreSQL takes no NUL.
+				return nil, badRequest(name + " has a bad value.")
+			}
+		}
 		f := policy.KeyFilter{Owner: q["owner"], Team: q["team"], State: policy.State(q["state"]), After: q["cursor"]}
 		if q["limit"] != "" {
 			if f.Limit, err = strconv.Atoi(q["limit"]); err != nil || f.Limit < 1 || f.Limit > policy.MaxPage {
@@ -91,16 +97,19 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 		if err := s.Keys.Flush(r.Context()); err != nil { // Their last uses are shown.
 			return nil, err
 		}
-		list, next, err := s.Keys.List(r.Context(), f, now)
+		page, err := s.Keys.List(r.Context(), f, now)
 		if err != nil {
 			return nil, err
 		}
-		for i := range list {
-			list[i].State = list[i].StateAt(now)
+		for i, k := range page.Keys {
+			page.Keys[i].State = k.StateAt(now)
 		}
-		answer := map[string]any{"keys": list}
-		if next != "" {
-			answer["next_cursor"] = next
+		answer := map[string]any{"keys": page.Keys}
+		if page.Next != "" {
+			answer["next_cursor"] = page.Next
+		}
+		if len(page.Forged) > 0 && s.mayRead(p) {
+			answer["forged"] = page.Forged
 		}
 		return answer, nil
 	})

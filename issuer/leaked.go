@@ -111,6 +111,7 @@ func (s *Server) quarantineLeaked(ctx context.Context, l leak, now time.Time) er
 		}
 		// In the version whose secret it is: one that ends in this moment is no
 		// reason any more.
+		recorded, lost := false, error(nil)
 		_, err = s.Keys.Update(ctx, key.ID, key.Version, func(k *policy.Key) error {
 			if k.State == policy.Quarantined {
 				return errDone
@@ -118,11 +119,25 @@ func (s *Server) quarantineLeaked(ctx context.Context, l leak, now time.Time) er
 			k.State, k.StateReason, k.StateBy = policy.Quarantined, leakReason, leakReceiver
 			return nil
 		}, func(tx *sql.Tx) error {
-			return errors.Join(s.revokeKeyIn(ctx, key.ID, leakReason, now)(tx), s.Alert.Put(ctx, tx, leakAlert(key, rec)))
+			if err := errors.Join(s.revokeKeyIn(ctx, key.ID, leakReason, now)(tx), s.Alert.Put(ctx, tx, leakAlert(key, rec))); err != nil {
+				return err
+			}
+			// Last before the commit, so that a crash leaves no key in quarantine
+			// without its record; once, however often the transaction is run. A key in
+			// the wrong hands ends even if that can't be recorded, and in time for it.
+			if !recorded {
+				recorded, lost = true, s.recordLeak(ctx, rec)
+			}
+			return nil
 		})
 		switch {
 		case err == nil:
-			s.afterLeak(ctx, rec, now)
+			s.Alert.Wake()
+			s.showRevoked(ctx, now)
+			if lost != nil {
+				s.Log.Error("recording a leaked key", "alarm", "audit", "key", rec.Key, "decision", rec.Decision, "err", lost.Error())
+				return errors.Join(errNoAudit, lost)
+			}
 			return nil
 		case errors.Is(err, errDone):
 			return nil
@@ -131,6 +146,12 @@ func (s *Server) quarantineLeaked(ctx context.Context, l leak, now time.Time) er
 		}
 	}
 	return errStaleKey
+}
+
+func (s *Server) recordLeak(ctx context.Context, rec audit.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, leakTimeout/2)
+	defer cancel()
+	return s.Audit.Append(ctx, rec)
 }
 
 func leakAlert(k policy.Key, rec audit.Record) alert.Event {
@@ -142,14 +163,4 @@ func leakAlert(k policy.Key, rec audit.Record) alert.Event {
 		ID: audit.NewID(), Time: rec.Time, Kind: alert.KeyQuarantined, Severity: alert.Critical, Reason: leakReason, Text: text,
 		Key: k.ID, Owner: k.Owner, Team: k.Team, By: leakReceiver, Decision: rec.Decision,
 	}
-}
-
-// afterLeak does what can't be part of the transaction. The key is out of use
-// whether it succeeds or not, and the answer is the same.
-func (s *Server) afterLeak(ctx context.Context, rec audit.Record, now time.Time) {
-	s.Alert.Wake()
-	if err := s.Audit.Append(ctx, rec); err != nil {
-		s.Log.Error("recording a leaked key", "alarm", "audit", "key", rec.Key, "decision", rec.Decision, "err", err.Error())
-	}
-	s.showRevoked(ctx, now)
 }

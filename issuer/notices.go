@@ -62,17 +62,18 @@ func (s *Server) giveNotices(ctx context.Context, now time.Time) error {
 	// before then has expired long ago, so that those need no look again and again.
 	oldest := now.Add(-maxKeyAge - noticeLate)
 	for {
-		list, next, err := s.Keys.List(ctx, f, now)
+		page, err := s.Keys.List(ctx, f, now)
 		if err != nil {
 			return err
 		}
-		if err := s.noticePage(ctx, list, now); err != nil {
+		if err := s.noticePage(ctx, page, now); err != nil {
 			return err
 		}
-		if next == "" || list[len(list)-1].CreatedAt.Before(oldest) {
+		n := len(page.Keys)
+		if page.Next == "" || n > 0 && page.Keys[n-1].CreatedAt.Before(oldest) {
 			break
 		}
-		f.After = next
+		f.After = page.Next
 	}
 	if _, err := s.DB.ExecContext(ctx, `DELETE FROM notices WHERE sent_at < $1`, now.Add(-noticesKept).Unix()); err != nil {
 		return fmt.Errorf("forgetting notices: %w", err)
@@ -82,10 +83,13 @@ func (s *Server) giveNotices(ctx context.Context, now time.Time) error {
 
 // noticePage keeps the notices of a page of keys in one transaction: each is
 // noted as given exactly if it will be sent.
-func (s *Server) noticePage(ctx context.Context, list []policy.Key, now time.Time) error {
+func (s *Server) noticePage(ctx context.Context, page policy.KeyPage, now time.Time) error {
 	var due []notice
-	for _, k := range list {
+	for _, k := range page.Keys {
 		due = append(due, noticesOf(k, s.RotationGrace, now)...)
+	}
+	for _, id := range page.Forged {
+		due = append(due, notice{string(alert.KeyForged), forgedAlert(id, now)})
 	}
 	if len(due) == 0 {
 		return nil
@@ -148,6 +152,14 @@ func noticesOf(k policy.Key, grace time.Duration, now time.Time) (due []notice) 
 		add(alert.KeyRotationDue, strconv.Itoa(days), urgency(days), k.RotateAfter, "wants a new secret within "+countDays(days)+".")
 	}
 	return due
+}
+
+// forgedAlert tells of a key's row that is not the issuer's.
+func forgedAlert(id string, now time.Time) alert.Event {
+	return alert.Event{
+		Time: now, Kind: alert.KeyForged, Severity: alert.Critical, Key: id,
+		Text: "Machine key " + id + " stands in the database as the issuer did not write it. It opens nothing; whoever wrote it can write there.",
+	}
 }
 
 // threshold is the last of noticeDays that has been reached. It is not ok where

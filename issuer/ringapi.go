@@ -29,7 +29,10 @@ func (s *Server) rotateSigningKey(w http.ResponseWriter, r *http.Request) error 
 		if err := s.admin(p); err != nil {
 			return nil, err
 		}
-		return s.signingKeys(), s.Ring.Rotate(r.Context())
+		if err := s.Ring.Rotate(r.Context()); err != nil {
+			return nil, err
+		}
+		return s.signingKeys(), nil
 	})
 }
 

@@ -82,7 +82,7 @@ func (s *Store) Rotate(ctx context.Context, id string, version int64, overlap ti
 		if r.JWKS != "" || len(r.Secrets) == 0 {
 			return policy.ErrNoSecrets
 		}
-		number := r.Secrets[len(r.Secrets)-1].Number + 1
+		number := r.Version + 1 // Never that of one that was ended: a request that it opened may be on its way.
 		r.dropEnded(now)
 		switch {
 		case overlap == 0:
@@ -90,8 +90,13 @@ func (s *Store) Rotate(ctx context.Context, id string, version int64, overlap ti
 		case len(r.Secrets) > 1:
 			return policy.ErrTwoSecrets
 		}
-		for i := range r.Secrets {
-			r.Secrets[i].EndsAt = now.Add(overlap)
+		// An end that is set already stands: who rotates again and again would
+		// otherwise keep one secret alive for ever.
+		end := now.Add(overlap)
+		for i, s := range r.Secrets {
+			if s.EndsAt.IsZero() || end.Before(s.EndsAt) {
+				r.Secrets[i].EndsAt = end
+			}
 		}
 		secret = s.addSecret(r, number, now)
 		r.setRotation()
@@ -141,6 +146,7 @@ func (s *Store) EndSecret(ctx context.Context, id string, version, number int64,
 		if len(r.Secrets) == before {
 			return policy.ErrLastSecret
 		}
+		r.setRotation() // What is left may be the older one.
 		return nil
 	}, also)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/store"
 	"github.com/hourpass/hourpass/internal/store/storetest"
 	"github.com/hourpass/hourpass/keys"
 )
@@ -123,6 +124,45 @@ func testEndSecret(t *testing.T, open opener) {
 }
 
 // TestUpdate: what may change changes, what may not does not.
+// TestRotationIsNoDetour: who rotates and then ends the new secret has not
+// rotated. The old one is due when it was, and ends when it was to end.
+func TestRotationIsNoDetour(t *testing.T) { onStores(t, testRotationIsNoDetour) }
+
+func testRotationIsNoDetour(t *testing.T, open opener) {
+	s, _, _ := open(t)
+	k, first := create(t, s, example())
+	day := 24 * time.Hour
+	ended := now.Add(20 * day)
+	if _, _, err := s.Rotate(t.Context(), k.ID, 0, 10*day, now.Add(10*day), nil); err != nil {
+		t.Fatal(err)
+	}
+	back, err := s.EndSecret(t.Context(), k.ID, 0, 2, now.Add(11*day), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !back.RotateAfter.Equal(now.Add(keys.RotateEvery)) {
+		t.Errorf("without the new secret the old one is due %s, want %s", back.RotateAfter, now.Add(keys.RotateEvery))
+	}
+	again, _, err := s.Rotate(t.Context(), k.ID, 0, keys.MaxOverlap, now.Add(12*day), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := again.Secrets[len(again.Secrets)-1].Number
+	if third <= 2 {
+		t.Errorf("a secret got the number %d, which another had", third)
+	}
+	if len(again.Secrets) != 2 || !again.Secrets[0].EndsAt.Equal(ended) || opens(t, s, first, ended) != 0 {
+		t.Errorf("the old secret's end was put off: %+v", again.Secrets)
+	}
+	// An end that comes sooner counts.
+	if _, err := s.EndSecret(t.Context(), k.ID, 0, third, now.Add(12*day), nil); err != nil {
+		t.Fatal(err)
+	}
+	if sooner, _, err := s.Rotate(t.Context(), k.ID, 0, time.Hour, now.Add(12*day), nil); err != nil || !sooner.Secrets[0].EndsAt.Equal(now.Add(12*day+time.Hour)) {
+		t.Errorf("a shorter overlap gives %+v, %v", sooner.Secrets, err)
+	}
+}
+
 func TestUpdate(t *testing.T) { onStores(t, testUpdate) }
 
 func testUpdate(t *testing.T, open opener) {
@@ -363,18 +403,18 @@ func testList(t *testing.T, open opener) {
 		t.Helper()
 		seen := map[string]bool{}
 		for pages := 0; ; pages++ {
-			list, next, err := s.List(t.Context(), f, at)
+			page, err := s.List(t.Context(), f, at)
 			if err != nil || pages > 10 {
 				t.Fatalf("List(%+v): %v after %d pages", f, err, pages)
 			}
-			for i, k := range list {
-				if seen[k.ID] || i > 0 && k.CreatedAt.After(list[i-1].CreatedAt) || len(k.Secrets) == 0 && k.State != policy.Deleted {
+			for i, k := range page.Keys {
+				if seen[k.ID] || i > 0 && k.CreatedAt.After(page.Keys[i-1].CreatedAt) || len(k.Secrets) == 0 && k.State != policy.Deleted {
 					t.Errorf("List(%+v) has %+v at %d", f, k, i)
 				}
 				seen[k.ID] = true
 				n++
 			}
-			if f.After = next; next == "" {
+			if f.After = page.Next; page.Next == "" {
 				return n
 			}
 		}
@@ -406,9 +446,70 @@ func testList(t *testing.T, open opener) {
 			t.Errorf("List(%+v) has %d keys, want %d", row.filter, got, row.want)
 		}
 	}
-	for _, bad := range []string{"x", "1", "x-y", "-"} {
-		if _, _, err := s.List(t.Context(), policy.KeyFilter{After: bad}, now); !errors.Is(err, policy.ErrCursor) {
+	for _, bad := range []string{"x", "1", "x.y", ".", "1.\x00", "1.\xff", "1-y"} {
+		if _, err := s.List(t.Context(), policy.KeyFilter{After: bad}, now); !errors.Is(err, policy.ErrCursor) {
 			t.Errorf("List after %q: %v, want ErrCursor", bad, err)
+		}
+	}
+}
+
+// TestListForged: a row that somebody wrote hides none of the others, wherever it
+// stands, and nothing in it is told.
+func TestListForged(t *testing.T) { onStores(t, testListForged) }
+
+func testListForged(t *testing.T, open opener) {
+	forgeries := []string{
+		`UPDATE machine_keys SET grants = '["admin"]' WHERE id = $1`,
+		`UPDATE machine_keys SET grants = 'x' WHERE id = $1`,
+		`UPDATE machine_keys SET created_at = 0 WHERE id = $1`,
+		`UPDATE machine_keys SET created_at = -5 WHERE id = $1`,
+		`UPDATE machine_keys SET created_at = 99999999999 WHERE id = $1`,
+		`UPDATE machine_key_secrets SET ends_at = 1 WHERE key_id = $1`,
+		`DELETE FROM machine_key_secrets WHERE key_id = $1`,
+		`UPDATE machine_keys SET expires_at = 'x' WHERE id = $1`,
+		`UPDATE machine_key_secrets SET number = 'x' WHERE key_id = $1`,
+	}
+	s, db, where := open(t)
+	if _, file := store.File(where); !file {
+		forgeries = forgeries[:len(forgeries)-2] // PostgreSQL keeps the types of columns.
+	}
+	var genuine, forged []string
+	for _, query := range forgeries {
+		bad, _ := create(t, s, example())
+		good, _ := create(t, s, example())
+		if _, err := db.ExecContext(t.Context(), query, bad.ID); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		genuine, forged = append(genuine, good.ID), append(forged, bad.ID)
+		if got, err := s.Get(t.Context(), bad.ID); err == nil || errors.Is(err, policy.ErrNoSuchKey) || strings.Contains(err.Error(), "admin") {
+			t.Errorf("%s: Get = %+v, %v, want an alarm", query, got, err)
+		}
+	}
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO machine_keys SELECT 'Click https://evil', owner, team, description, grants, bindings, identity, ip_ranges,
+		limits, params, verifier_for, jwks, state, state_reason, state_by, created_at, expires_at, rotate_after, version, mac FROM machine_keys WHERE id = $1`, genuine[0]); err != nil {
+		t.Fatal(err)
+	}
+	forged = append(forged, "?")
+	for limit := range 4 {
+		var good, bad []string
+		for f := (policy.KeyFilter{Limit: limit}); ; {
+			page, err := s.List(t.Context(), f, now)
+			if err != nil {
+				t.Fatalf("List(%+v): %v", f, err)
+			}
+			for _, k := range page.Keys {
+				good = append(good, k.ID)
+			}
+			bad = append(bad, page.Forged...)
+			if f.After = page.Next; page.Next == "" {
+				break
+			}
+		}
+		for _, list := range [][]string{good, bad, genuine, forged} {
+			slices.Sort(list)
+		}
+		if !slices.Equal(good, genuine) || !slices.Equal(bad, forged) {
+			t.Errorf("with pages of %d, List has %q and the forged %q, want %q and %q", limit, good, bad, genuine, forged)
 		}
 	}
 }

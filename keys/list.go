@@ -5,16 +5,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/keys/format"
 )
 
-// List returns a page of keys, newest first, and the cursor of the next, which
-// is empty after the last.
-func (s *Store) List(ctx context.Context, f policy.KeyFilter, now time.Time) ([]policy.Key, string, error) {
+// List returns a page of keys.
+func (s *Store) List(ctx context.Context, f policy.KeyFilter, now time.Time) (policy.KeyPage, error) {
 	condition, args, err := where(f, now)
 	if err != nil {
-		return nil, "", err
+		return policy.KeyPage{}, err
 	}
 	limit := f.Limit
 	if limit <= 0 || limit > policy.MaxPage {
@@ -23,20 +24,29 @@ func (s *Store) List(ctx context.Context, f policy.KeyFilter, now time.Time) ([]
 	found, err := s.query(ctx, s.db, `k.id IN (SELECT id FROM machine_keys WHERE `+condition+`
 		ORDER BY created_at DESC, id DESC LIMIT `+strconv.Itoa(limit+1)+`)`, args...)
 	if err != nil {
-		return nil, "", err
+		return policy.KeyPage{}, err
 	}
-	next := ""
+	page := policy.KeyPage{Keys: []policy.Key{}}
 	if len(found) > limit {
 		found = found[:limit]
 		last := found[limit-1]
-		next = strconv.FormatInt(last.CreatedAt.Unix(), 10) + "-" + last.ID
+		page.Next = strconv.FormatInt(toUnix(last.CreatedAt), 10) + cursorDot + last.ID
 	}
-	list := make([]policy.Key, len(found))
-	for i, r := range found {
-		list[i] = r.Key
+	for _, r := range found {
+		switch {
+		case !r.forged:
+			page.Keys = append(page.Keys, r.Key)
+		case format.IsID(r.ID):
+			page.Forged = append(page.Forged, r.ID)
+		default:
+			page.Forged = append(page.Forged, "?") // It may be a text for people to read.
+		}
 	}
-	return list, next, nil
+	return page, nil
 }
+
+// cursorDot stands in a cursor between time and id, and in no number.
+const cursorDot = "."
 
 // where is the filter as SQL. No text of a client's stands in it.
 func where(f policy.KeyFilter, now time.Time) (string, []any, error) {
@@ -67,9 +77,9 @@ func where(f policy.KeyFilter, now time.Time) (string, []any, error) {
 		terms = append(terms, "(expires_at < "+due+" OR rotate_after < "+due+")")
 	}
 	if f.After != "" {
-		text, id, ok := strings.Cut(f.After, "-")
+		text, id, ok := strings.Cut(f.After, cursorDot)
 		created, err := strconv.ParseInt(text, 10, 64)
-		if !ok || err != nil {
+		if !ok || err != nil || !utf8.ValidString(id) || strings.Contains(id, "\x00") {
 			return "", nil, policy.ErrCursor
 		}
 		at := arg(created)

@@ -19,7 +19,9 @@ import (
 // record is a key as it stands in the database.
 type record struct {
 	policy.Key
-	macs [][]byte // Of Key.Secrets, one each.
+	macs   [][]byte // Of Key.Secrets, one each.
+	mac    []byte   // Of all of it.
+	forged bool     // It is not as it was written. Nothing in it is true.
 }
 
 // querier is a database or a transaction.
@@ -42,12 +44,15 @@ func (s *Store) read(ctx context.Context, q querier, id string) (record, error) 
 		return record{}, err
 	case len(list) == 0:
 		return record{}, policy.ErrNoSuchKey
+	case list[0].forged:
+		return record{}, fmt.Errorf("reading key %s: %w", id, errForged)
 	}
 	return list[0], nil
 }
 
-// query returns the keys for which the condition holds, newest first. Keys and
-// secrets are read in one statement, so that they are of one moment.
+// query returns the keys for which the condition holds, newest first, forged ones
+// too: a row that is bad must not hide those that are good. Keys and secrets are
+// read in one statement, so that they are of one moment.
 func (s *Store) query(ctx context.Context, q querier, where string, args ...any) ([]record, error) {
 	rows, err := q.QueryContext(ctx, `SELECT k.`+strings.ReplaceAll(columns, ", ", ", k.")+`,
 		s.number, s.mac, s.created_at, s.ends_at, s.last_used_at, s.last_used_from
@@ -58,28 +63,23 @@ func (s *Store) query(ctx context.Context, q querier, where string, args ...any)
 	}
 	defer func() { _ = rows.Close() }()
 	var list []record
-	var macs [][]byte
 	for rows.Next() {
 		var secret secretRow
-		r, mac, err := scan(rows, &secret)
-		if err != nil {
-			return nil, fmt.Errorf("reading keys: %w", err)
+		r := scan(rows, &secret)
+		n := len(list)
+		if n == 0 || list[n-1].ID != r.ID {
+			list, n = append(list, r), n+1
 		}
-		if n := len(list); n == 0 || list[n-1].ID != r.ID {
-			list, macs = append(list, r), append(macs, mac)
-		}
-		list[len(list)-1].hold(secret)
+		list[n-1].hold(secret)
+		list[n-1].forged = list[n-1].forged || r.forged
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("reading keys: %w", err)
 	}
 	for i, r := range list {
 		want, err := s.rowMAC(r)
-		if err != nil {
-			return nil, err
-		}
-		if !hmac.Equal(macs[i], want) {
-			return nil, fmt.Errorf("reading key %s: %w", r.ID, errForged)
+		if err != nil || !hmac.Equal(r.mac, want) {
+			list[i].forged = true
 		}
 	}
 	return list, nil
@@ -182,24 +182,23 @@ func (s *Store) rowMAC(r record) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-func scan(rows *sql.Rows, secret *secretRow) (r record, mac []byte, err error) {
+// scan reads a row of a key and a secret of it. What is not of the form that
+// write gives it was not written here.
+func scan(rows *sql.Rows, secret *secretRow) (r record) {
 	var grants, bindings, ipRanges, limits, params, verifierFor []byte
 	var created, expires, rotate int64
-	if err := rows.Scan(&r.ID, &r.Owner, &r.Team, &r.Description, &grants, &bindings, &r.Identity, &ipRanges, &limits, &params, &verifierFor, &r.JWKS,
-		&r.State, &r.StateReason, &r.StateBy, &created, &expires, &rotate, &r.Version, &mac,
-		&secret.number, &secret.mac, &secret.created, &secret.ends, &secret.used, &secret.usedFrom); err != nil {
-		return record{}, nil, err
-	}
+	err := rows.Scan(&r.ID, &r.Owner, &r.Team, &r.Description, &grants, &bindings, &r.Identity, &ipRanges, &limits, &params, &verifierFor, &r.JWKS,
+		&r.State, &r.StateReason, &r.StateBy, &created, &expires, &rotate, &r.Version, &r.mac,
+		&secret.number, &secret.mac, &secret.created, &secret.ends, &secret.used, &secret.usedFrom)
 	for _, column := range []struct {
 		text []byte
 		into any
 	}{{grants, &r.Grants}, {bindings, &r.Bindings}, {ipRanges, &r.IPRanges}, {limits, &r.Limits}, {params, &r.Params}, {verifierFor, &r.VerifierFor}} {
-		if err := json.Unmarshal(column.text, column.into); err != nil {
-			return record{}, nil, fmt.Errorf("key %s: %w", r.ID, err)
-		}
+		err = errors.Join(err, json.Unmarshal(column.text, column.into))
 	}
+	r.forged = err != nil // The error quotes what stands there.
 	r.CreatedAt, r.ExpiresAt, r.RotateAfter = unix(created), unix(expires), unix(rotate)
-	return r, mac, nil
+	return r
 }
 
 // unix is the time of a column, where 0 is none.

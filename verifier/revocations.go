@@ -222,11 +222,11 @@ func (r *Revocations) accept(signed string) (newer bool, err error) {
 		return false, errors.New("the document is from the future")
 	}
 	old := r.held.Load()
-	if old != nil && (d.Generation < old.Generation || d.IssuedAt.Before(old.IssuedAt)) {
+	if old != nil && !r.follows(&d, old, now) {
 		return false, errors.New("the document is older than the last")
 	}
 	r.held.Store(revocation.NewSet(d))
-	if old == nil || d.Generation > old.Generation {
+	if old == nil || d.Generation != old.Generation {
 		select {
 		case <-r.acks: // Not told yet, and no longer the latest.
 		default:
@@ -252,6 +252,17 @@ func (r *Revocations) spread() {
 	for _, f := range news {
 		f()
 	}
+}
+
+// follows tells whether d may take the place of old. Generations say which is
+// newer, whatever the clocks of two issuers say; of one generation, the dates.
+// A generation goes back only where the issuer's store was restored: then what is
+// held is believed until it is stale, and nothing would be let in without d.
+func (r *Revocations) follows(d *revocation.Document, old *revocation.Set, now time.Time) bool {
+	if d.Generation < old.Generation {
+		return r.stale(old, now) != nil && d.IssuedAt.After(old.IssuedAt)
+	}
+	return d.Generation > old.Generation || !d.IssuedAt.Before(old.IssuedAt)
 }
 
 // save keeps the document for a restart. A verifier that can't is as good as one

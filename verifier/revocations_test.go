@@ -103,7 +103,7 @@ func TestPull(t *testing.T) {
 	}
 	for why, bad := range map[string]func(){
 		"an older generation": func() { p.publish(t, document(0, c.now())) },
-		"an older document":   func() { p.publish(t, document(2, c.now().Add(-time.Second))) },
+		"an older document":   func() { p.publish(t, document(1, c.now().Add(-time.Second))) },
 		"from the future":     func() { p.publish(t, document(2, c.now().Add(time.Hour))) },
 		"another issuer's":    func() { d := document(2, c.now()); d.Issuer = "https://other.test"; p.publish(t, d) },
 		"not signed": func() {
@@ -137,6 +137,47 @@ func TestPull(t *testing.T) {
 	c.pass(10*time.Minute + time.Second)
 	if _, err := r.Revoked(&claims, "k1", c.now()); !errors.Is(err, token.ErrRevocationsStale) {
 		t.Errorf("ten minutes later: %v, want ErrRevocationsStale", err)
+	}
+}
+
+// TestGenerationsCount: a later generation counts at once, though the clock of the
+// issuer that revoked is behind; an earlier one only when nothing else is to be
+// had, as after the issuer's store was restored.
+func TestGenerationsCount(t *testing.T) {
+	c := &clock{}
+	p := newPublisher(t, document(7, c.now()))
+	r, err := verifier.NewRevocations(verifier.RevocationsConfig{
+		URL: p.URL + "/revocations", Issuer: "https://issuer.test", Verify: verifySigned, Now: c.now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims := goodClaims()
+	steps := []struct {
+		why     string
+		d       func() revocation.Document
+		held    int64
+		revoked bool
+	}{
+		{"the first", func() revocation.Document { return document(7, c.now()) }, 7, false},
+		{"by a clock that is behind", func() revocation.Document { return document(8, c.now().Add(-5*time.Second), "jti-1") }, 8, true},
+		{"of a restored store", func() revocation.Document { return document(3, c.now()) }, 8, true},
+		{"as old and of long ago", func() revocation.Document {
+			c.pass(11 * time.Minute)
+			return document(3, c.now().Add(-12*time.Minute))
+		}, 8, true},
+		{"of a restored store, after max_stale", func() revocation.Document { return document(3, c.now()) }, 3, false},
+	}
+	for _, step := range steps {
+		p.publish(t, step.d())
+		_ = r.Pull(t.Context())
+		is, err := r.Revoked(&claims, "k1", c.now())
+		if r.Generation() != step.held || err == nil && is != step.revoked {
+			t.Errorf("%s: generation %d, revoked %v, %v, want %d, %v", step.why, r.Generation(), is, err, step.held, step.revoked)
+		}
+	}
+	if err := r.Ready(c.now()); err != nil {
+		t.Errorf("in the end: %v", err)
 	}
 }
 

@@ -247,7 +247,11 @@ func TestWidening(t *testing.T) {
 			t.Errorf("%s: %v", why, a)
 		}
 	}
-	for why, change := range map[string]string{"no grant": `{"grants":[]}`, "two years": `{"expires_in":63072000}`, "an unknown member": `{"state":"active"}`} {
+	for why, change := range map[string]string{
+		"no grant": `{"grants":[]}`, "two years": `{"expires_in":63072000}`,
+		"a misspelt member of a binding": fmt.Sprintf(`{"bindings":[{"issuer":%q,"subject":"ada","claim":{"email":"ada@example.com"}}]}`, h.idpURL),
+		"an unknown member":              `{"state":"active"}`,
+	} {
 		if a := d.ask(400, "PATCH", "/v1/keys/{id}", l.Access, change, k.ID); a["code"] != "invalid_request" {
 			t.Errorf("%s: %v", why, a)
 		}
@@ -302,7 +306,10 @@ func TestSigningKeysAPI(t *testing.T) {
 		return list
 	}
 	first := kids()[0]
-	d.ask(200, "POST", "/v1/signing-keys/rotate", l.Access, "")
+	told := d.ask(200, "POST", "/v1/signing-keys/rotate", l.Access, "")["signing_keys"].([]any)
+	if len(told) != 2 || told[1].(map[string]any)["state"] != "prepare" {
+		t.Errorf("a rotation is answered with %v, want the next key too", told)
+	}
 	if list := kids(); len(list) != 2 {
 		t.Errorf("after a rotation %d keys are published, want the next one too", len(list))
 	}

@@ -316,12 +316,34 @@ func TestLeakedAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestLeakedOnRecord: a key that is in quarantine has its record, whenever the
+// issuer dies: it is kept before the commit, which fails here.
+func TestLeakedOnRecord(t *testing.T) {
+	h := startHouse(t)
+	k := h.makeKey(nil, time.Hour)
+	h.writeRow(`CREATE TABLE nobodys (id TEXT REFERENCES machine_keys (id) DEFERRABLE INITIALLY DEFERRED)`)
+	h.writeRow(`CREATE TRIGGER late AFTER INSERT ON alerts BEGIN INSERT INTO nobodys VALUES ('nobody'); END`)
+	if status, body := h.send(h.request(http.MethodPost, "/leaked", "application/json", `{"key":"`+k.Secret+`"}`)); status != http.StatusInternalServerError {
+		t.Errorf("without a commit: %d %s", status, body)
+	}
+	if got := h.stateOf(k.ID); got.State != policy.Active || len(h.leaks()) != 1 {
+		t.Errorf("without a commit the key is %s, with %d records", got.State, len(h.leaks()))
+	}
+	h.writeRow(`DROP TRIGGER late`)
+	h.reportLeak(t, `{"key":"`+k.Secret+`"}`)
+	if got := h.stateOf(k.ID); got.State != policy.Quarantined || len(h.leaks()) != 2 {
+		t.Errorf("in the end the key is %s, with %d records", got.State, len(h.leaks()))
+	}
+}
+
 // TestLeakedWithoutAudit: a key in the wrong hands ends even if that can't be
-// recorded, and the answer is the same.
+// recorded, of which whoever reported it is told.
 func TestLeakedWithoutAudit(t *testing.T) {
 	h := startHouse(t, "audit: ", "audit: /dev/full #")
 	k := h.makeKey(nil, time.Hour)
-	h.reportLeak(t, `{"key":"`+k.Secret+`"}`)
+	if status, body := h.send(h.request(http.MethodPost, "/leaked", "application/json", `{"key":"`+k.Secret+`"}`)); status != http.StatusServiceUnavailable || bytes.Contains(body, []byte(k.ID)) {
+		t.Errorf("the answer is %d %s", status, body)
+	}
 	if got := h.stateOf(k.ID); got.State != policy.Quarantined {
 		t.Errorf("the key is %+v", got)
 	}

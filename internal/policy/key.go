@@ -65,7 +65,7 @@ type Key struct {
 
 // A Secret is what is known of one of a key's secret texts.
 type Secret struct {
-	Number       int64     `json:"number"` // Counts from 1.
+	Number       int64     `json:"number"` // From 1, greater than those of all secrets before it.
 	CreatedAt    time.Time `json:"created_at"`
 	EndsAt       time.Time `json:"ends_at,omitzero"` // Zero: with the key.
 	LastUsedAt   time.Time `json:"last_used_at,omitzero"`
@@ -103,6 +103,16 @@ type KeyFilter struct {
 	Due         time.Time // Those that expire, or whose rotation is due, before this.
 	After       string    // The cursor of the page before.
 	Limit       int       // Up to MaxPage, which 0 means.
+}
+
+// A KeyPage is a page of keys.
+type KeyPage struct {
+	Keys []Key // Newest first.
+	// Forged are the ids of those that somebody wrote who lacks the pepper, or
+	// wrote over; "?" where it is no id of ours. Nothing else in them is worth
+	// telling.
+	Forged []string
+	Next   string // The cursor of the next page. Empty after the last.
 }
 
 // MaxPage bounds how many keys are listed at once.

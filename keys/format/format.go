@@ -43,6 +43,9 @@ func NewID() string {
 	return string(id)
 }
 
+// IsID tells whether a text has the form of an id.
+func IsID(text string) bool { return len(text) == IDLen && strings.Trim(text, base62) == "" }
+
 // New returns a whole key: the id, 256 fresh random bits, and the check.
 func New(id string) string {
 	var bits [32]byte
@@ -58,7 +61,7 @@ func ParseID(key string) (string, error) {
 		return "", ErrFormat
 	}
 	id, rest := key[len(Prefix):len(Prefix)+IDLen], key[len(Prefix)+IDLen+1:]
-	if strings.Trim(id, base62) != "" || strings.Trim(rest, base62) != "" {
+	if !IsID(id) || strings.Trim(rest, base62) != "" {
 		return "", ErrFormat
 	}
 	if body, sum := key[:Len-checkLen], key[Len-checkLen:]; check(body) != sum {
