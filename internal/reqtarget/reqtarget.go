@@ -33,8 +33,8 @@ func Split(requestURI string) (path, query string, err error) {
 			return "", "", ErrNotCanonical
 		}
 	}
-	for i, segment := range strings.Split(path[1:], "/") {
-		if segment == "." || segment == ".." || segment == "" && (i > 0 || len(path) > 1) {
+	for segment := range strings.SplitSeq(path[1:], "/") {
+		if segment == "." || segment == ".." || segment == "" && len(path) > 1 {
 			return "", "", ErrNotCanonical
 		}
 	}
