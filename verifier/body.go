@@ -19,7 +19,7 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	limit := body.Limits{Body: v.c.MaxBody, Large: maxLarge}.Of(c.route.Route)
 	in := body.Source{
 		Body: http.MaxBytesReader(w.ResponseWriter, r.Body, limit), Max: limit,
-		Header: r.Header, Length: r.ContentLength,
+		Header: r.Header, Length: r.ContentLength, Disk: &v.disk,
 	}
 	inTime := v.limitReading(w)
 	var err error
@@ -46,6 +46,9 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 
 // maxLarge bounds the forms of routes that take files, in bytes.
 const maxLarge = 512 << 20
+
+// maxDisk bounds what the files of all forms together take on disk, in bytes.
+const maxDisk = 4 << 30
 
 // past is a moment that has passed whatever the clock says: with it as a
 // deadline, what is under way ends.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/body"
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
@@ -120,6 +121,7 @@ type Verifier struct {
 	upstreams *upstream.Set
 	proxy     *httputil.ReverseProxy
 	records   *records
+	disk      body.Disk
 }
 
 // New checks c, all of it at once. It starts nothing and fetches nothing.
@@ -148,6 +150,7 @@ func New(c Config) (*Verifier, error) {
 		expect:  token.Expect{Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew},
 		records: &records{to: c.Audit, log: c.Log},
 	}
+	v.disk.Max = maxDisk
 	v.proxy = v.newProxy()
 	return v, nil
 }

@@ -36,8 +36,8 @@ type part struct {
 }
 
 // parseForm reads a form and holds its fields to the rules.
-func parseForm(in io.Reader, boundary string, rules *route.Members) (Doc, error) {
-	d := Doc{form: &form{}, rules: rules}
+func parseForm(in io.Reader, boundary string, rules *route.Members, disk *Disk) (Doc, error) {
+	d := Doc{form: &form{spool: spool{disk: disk}}, rules: rules}
 	err := d.readForm(newParser(in, boundary))
 	if err != nil {
 		d.Close()
