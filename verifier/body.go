@@ -16,12 +16,16 @@ import (
 // request that is still being read, which costs other Go proxies some of their
 // streams.
 func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
-	limit := body.Limits{Body: v.c.MaxBody, Large: maxLarge}.Of(c.route.Route)
+	limit := body.Limits{Body: v.c.MaxBody, Large: v.c.MaxForm}.Of(c.route.Route)
 	in := body.Source{
 		Body: http.MaxBytesReader(w.ResponseWriter, r.Body, limit), Max: limit,
-		Header: r.Header, Length: r.ContentLength,
+		Header: r.Header, Length: r.ContentLength, Disk: &v.disk,
 	}
-	inTime := v.limitReading(w)
+	patience := v.c.BodyTimeout
+	if limit > v.c.MaxBody {
+		patience += time.Duration(limit/slowestForm) * time.Second
+	}
+	inTime := v.limitReading(w, patience)
 	var err error
 	c.doc, err = body.Read(&in, c.route.Route)
 	if !inTime() {
@@ -44,18 +48,18 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	return err
 }
 
-// maxLarge bounds the forms of routes that take files, in bytes.
-const maxLarge = 512 << 20
+// slowestForm is how many bytes of a form with files must come in a second.
+const slowestForm = 1 << 20
 
 // past is a moment that has passed whatever the clock says: with it as a
 // deadline, what is under way ends.
 var past = time.Unix(1, 0)
 
-// limitReading gives what is read of the client from now on BodyTimeout to
-// arrive. Call done after it.
-func (v *Verifier) limitReading(w *answer) (done func() (inTime bool)) {
+// limitReading gives what is read of the client from now on so long to arrive.
+// Call done after it.
+func (v *Verifier) limitReading(w *answer, patience time.Duration) (done func() (inTime bool)) {
 	cut := make(chan struct{})
-	late := time.AfterFunc(v.c.BodyTimeout, func() {
+	late := time.AfterFunc(patience, func() {
 		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(past)
 		close(cut)
 	})
@@ -82,7 +86,7 @@ func (v *Verifier) drained(w *answer, r *http.Request) bool {
 	ok := false
 	// Reading would ask a client that waits for a 100 to send its body.
 	if r.Header["Expect"] == nil && r.ContentLength <= maxDrain {
-		inTime := v.limitReading(w)
+		inTime := v.limitReading(w, v.c.BodyTimeout)
 		_, err := io.CopyN(io.Discard, r.Body, maxDrain+1)
 		ok = inTime() && errors.Is(err, io.EOF)
 	}

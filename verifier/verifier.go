@@ -28,6 +28,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/body"
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
@@ -55,8 +56,18 @@ type Config struct {
 	// means 10 MiB.
 	MaxBody int64
 
-	// BodyTimeout is how long a body may take to arrive. It frees what a slow
-	// sender would hold. Zero means 1 minute.
+	// MaxForm is what MaxBody is for forms with files, on the routes that take
+	// some. What is larger than 1 MiB waits on the disk, in the folder for temporary
+	// files. Zero means 512 MiB.
+	MaxForm int64
+
+	// MaxDisk bounds what all forms together take on the disk, in bytes. Zero means
+	// 4 GiB.
+	MaxDisk int64
+
+	// BodyTimeout is how long a body may take to arrive, and a second more for each
+	// MiB of a form with files. It frees what a slow sender would hold. Zero means
+	// 1 minute.
 	BodyTimeout time.Duration
 
 	// CacheSize is how many verified tokens are remembered, about 1 KiB each.
@@ -90,6 +101,8 @@ type Upstream = upstream.Config
 const (
 	defaultSkew        = 30 * time.Second
 	defaultMaxBody     = 10 << 20
+	defaultMaxForm     = 512 << 20
+	defaultMaxDisk     = 4 << 30
 	defaultBodyTimeout = time.Minute
 	defaultCacheSize   = 8192
 	maxCacheTTL        = time.Minute
@@ -103,6 +116,7 @@ type Verifier struct {
 	upstreams *upstream.Set
 	records   *records
 	lives     lives
+	disk      body.Disk
 }
 
 // New checks c, all of it at once. It starts nothing and fetches nothing.
@@ -114,6 +128,8 @@ func New(c Config) (*Verifier, error) {
 	c.Issuers = slices.Clone(c.Issuers)
 	orDefault(&c.Skew, defaultSkew)
 	orDefault(&c.MaxBody, defaultMaxBody)
+	orDefault(&c.MaxForm, defaultMaxForm)
+	orDefault(&c.MaxDisk, defaultMaxDisk)
 	orDefault(&c.BodyTimeout, defaultBodyTimeout)
 	orDefault(&c.CacheSize, defaultCacheSize)
 	orDefault(&c.CacheTTL, maxCacheTTL)
@@ -137,6 +153,7 @@ func New(c Config) (*Verifier, error) {
 			i.Revocations.notify(v.endAllRevoked)
 		}
 	}
+	v.disk.Max = c.MaxDisk
 	return v, nil
 }
 
@@ -154,7 +171,7 @@ func (c *Config) check() error {
 		}
 	}
 	want(c.Skew >= 0, "the skew is negative")
-	want(c.MaxBody >= 0, "the bound of bodies is negative")
+	want(c.MaxBody >= 0 && c.MaxForm >= 0 && c.MaxDisk >= 0, "a bound of bodies is negative")
 	want(c.BodyTimeout >= 0, "the time for bodies is negative")
 	want(c.Streams.MaxAge >= 0 && c.Streams.KeepAlive >= 0, "a time span of streams is negative")
 	want(c.CacheSize >= 0, "the size of the cache is negative")

@@ -1,7 +1,7 @@
 // Package peers gives the tests the other side of each conversation: programs
 // that nobody here wrote, started for one test and ended with it. They are a
 // certified OpenID provider ([StartOIDCProvider]), the SDKs that people use
-// ([RunNode]) and a browser ([NewBrowser]).
+// ([RunNode]), a browser ([NewBrowser]) and parsers of JSON ([StartJSONReaders]).
 //
 // It knows nothing of Hourpass, so that its word on Hourpass counts, and only
 // tests import it. scripts/test-deps installs what it starts: Chromium from the

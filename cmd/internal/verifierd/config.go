@@ -56,6 +56,11 @@ type settings struct {
 	// MaxBody bounds a call's body, in bytes. Defaults to 10 MiB.
 	MaxBody int64 `yaml:"max_body"`
 
+	// MaxForm bounds forms with files, and MaxDisk what all of them together take
+	// on the disk while they are judged, in bytes. Default to 512 MiB and 4 GiB.
+	MaxForm int64 `yaml:"max_form"`
+	MaxDisk int64 `yaml:"max_disk"`
+
 	// Audit is the path of the audit log. Required.
 	Audit string `yaml:"audit"`
 
@@ -108,6 +113,8 @@ func load(o program.Options) (*settings, error) {
 	p.Check(c.Skew >= 0 && c.Skew <= 5*time.Minute, "skew", "want 0 to 5m")
 	p.Check(c.DrainTimeout >= 0, "drain_timeout", "must not be negative")
 	p.Check(c.MaxBody >= 0, "max_body", "must not be negative")
+	p.Check(c.MaxForm >= 0, "max_form", "must not be negative")
+	p.Check(c.MaxDisk >= 0, "max_disk", "must not be negative")
 	for name, end := range map[string]string{"at_expiry": c.Streams.AtExpiry, "at_revocation": c.Streams.AtRevocation} {
 		p.Check(end == "" || end == finish || end == cut, "streams."+name, "want finish or cut")
 	}

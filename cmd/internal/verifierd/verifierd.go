@@ -45,7 +45,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	registry.MustRegister(issuerMetrics{issuers, o.Clock()})
 	conf := verifier.Config{
 		Metrics: verifier.NewMetrics(registry),
-		Skew:    c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, Audit: records, Log: log, Now: o.Clock(),
+		Skew:    c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, MaxForm: c.MaxForm, MaxDisk: c.MaxDisk, Audit: records, Log: log, Now: o.Clock(),
 		Streams: verifier.Streams{
 			CutExpired: c.Streams.AtExpiry == cut, CutRevoked: c.Streams.AtRevocation == cut, MaxAge: c.Streams.MaxAge, KeepAlive: c.Streams.KeepAlive,
 		},

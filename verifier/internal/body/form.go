@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -36,8 +37,8 @@ type part struct {
 }
 
 // parseForm reads a form and holds its fields to the rules.
-func parseForm(in io.Reader, boundary string, rules *route.Members) (Doc, error) {
-	d := Doc{form: &form{}, rules: rules}
+func parseForm(in io.Reader, boundary string, rules *route.Members, disk *Disk) (Doc, error) {
+	d := Doc{form: &form{spool: spool{disk: disk}}, rules: rules}
 	err := d.readForm(newParser(in, boundary))
 	if err != nil {
 		d.Close()
@@ -156,6 +157,9 @@ func (f *form) write(w *writer, rules *route.Members) (Content, error) {
 			text = []byte(w.model)
 		}
 		field(p.name, text)
+	}
+	if w.model != "" && !slices.ContainsFunc(f.parts, func(p part) bool { return p.name == "model" }) {
+		field("model", []byte(w.model)) // Lest the server takes its own default.
 	}
 	given := func(param string) bool {
 		for i := range f.parts {

@@ -349,7 +349,25 @@ func TestLargeForm(t *testing.T) {
 		t.Errorf("%d files are open, before %d", after, open)
 	}
 
-	// Where there is no room, that is our failure.
+	// All bodies together take no more than there is for them.
+	disk := &body.Disk{Max: int64(len(audio))}
+	for _, room := range []bool{true, false, true} {
+		s := source(r, []byte(form), "Content-Type", formType)
+		s.Disk = disk
+		second, err := body.Read(s, r)
+		if !room {
+			refused(t, err, refusal.ErrNoRoom, "")
+			d.Close()
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d = second
+	}
+	d.Close()
+
+	// Where there is no folder, that is our failure.
 	t.Setenv("TMPDIR", dir+"/none")
 	_, err = body.Read(source(r, []byte(form), "Content-Type", formType), r)
 	if got, _ := refusal.Of(err); got.Status != 500 {

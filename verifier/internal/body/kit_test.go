@@ -54,7 +54,7 @@ func source(r *route.Route, doc []byte, header ...string) *body.Source {
 		h.Set("Content-Type", "application/json")
 	}
 	limit := body.Limits{Body: maxBody, Large: maxLarge}.Of(r)
-	return &body.Source{Body: http.MaxBytesReader(nil, io.NopCloser(bytes.NewReader(doc)), limit), Header: h, Length: -1, Max: limit}
+	return &body.Source{Body: http.MaxBytesReader(nil, io.NopCloser(bytes.NewReader(doc)), limit), Header: h, Length: -1, Max: limit, Disk: &body.Disk{Max: maxLarge}}
 }
 
 // readAll is what an upstream gets of a document.

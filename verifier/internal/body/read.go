@@ -31,6 +31,7 @@ type Source struct {
 	Header http.Header // Of the request.
 	Length int64       // As announced; below zero: unknown.
 	Max    int64       // Bytes, before and after decoding.
+	Disk   *Disk       // For the files of forms that do not stay in memory.
 
 	n   int64 // Bytes that have arrived.
 	err error // How it ended.
@@ -89,7 +90,7 @@ func Read(s *Source, r *route.Route) (d Doc, err error) {
 		in = decoder
 	}
 	if boundary != "" {
-		return parseForm(in, boundary, r.Members)
+		return parseForm(in, boundary, r.Members, s.Disk)
 	}
 	raw, err := s.whole(in)
 	if err != nil {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
+
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 )
 
 // maxMemory is how many bytes of a form's files stay in memory.
@@ -18,6 +21,24 @@ type spool struct {
 	file   *os.File // Has everything, if it is there.
 	named  bool     // The system can't take the name of an open file away.
 	size   int64
+	taken  int64 // Of the disk.
+	disk   *Disk
+}
+
+// A Disk bounds what all bodies together take there. It is safe for concurrent
+// use.
+type Disk struct {
+	Max int64 // Bytes.
+
+	taken atomic.Int64
+}
+
+func (d *Disk) take(n int64) bool {
+	if d.taken.Add(n) <= d.Max {
+		return true
+	}
+	d.taken.Add(-n)
+	return false
 }
 
 func (s *spool) Write(p []byte) (int, error) {
@@ -26,6 +47,10 @@ func (s *spool) Write(p []byte) (int, error) {
 		s.memory = append(s.memory, p...)
 		return len(p), nil
 	}
+	if more := s.size - s.taken; !s.disk.take(more) {
+		return 0, refusal.ErrNoRoom
+	}
+	s.taken = s.size
 	if s.file == nil {
 		if err := s.open(); err != nil {
 			return 0, err
@@ -61,6 +86,8 @@ func (s *spool) section(at, n int64) io.Reader {
 
 // Close gives everything back. Reading from it after that fails.
 func (s *spool) Close() {
+	s.disk.taken.Add(-s.taken)
+	s.taken = 0
 	if s.file == nil {
 		return
 	}

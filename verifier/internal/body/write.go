@@ -64,6 +64,9 @@ func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Memb
 			return nil, err
 		}
 	}
+	if model != "" && !has(members, "model") {
+		b = strictjson.AppendText(appendName(b, empty, "model"), model) // Lest the server takes its own default.
+	}
 	if !w.bounds.IsZero() {
 		if b, err = w.putIn(b, empty, members, rules); err != nil {
 			return nil, err

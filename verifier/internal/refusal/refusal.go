@@ -31,6 +31,7 @@ var (
 	ErrFormType        = errors.New("the body is not declared as a form in UTF-8")
 	ErrForm            = errors.New("the body is not strict multipart/form-data")
 	ErrDecoding        = errors.New("the body does not decode")
+	ErrNoRoom          = errors.New("the bodies of other calls take all the room there is")
 	ErrMember          = errors.New("a member of the body is refused")
 	ErrMemberName      = errors.New("a member's name could pass for another")
 	ErrNoModel         = errors.New("the body names no model")
@@ -110,6 +111,7 @@ var refusals = []Refusal{
 	{ErrFormType, 415, "unsupported_media_type", "form_type", "", "Send the body as multipart/form-data, in UTF-8, with a boundary."},
 	{ErrForm, 400, "invalid_body", "form", "", "The body is not strict multipart/form-data"},
 	{ErrDecoding, 400, "invalid_body", "decoding", "", "The body does not decode by its Content-Encoding."},
+	{ErrNoRoom, 503, "overloaded", "body_room", "", "There is no room for another large body at the moment."},
 	{ErrMember, 400, "invalid_parameter", "member", "", "The member"},
 	{ErrMemberName, 400, "invalid_parameter", "member_name", "", "The body has a member whose name some model servers take for another: write names exactly as documented."},
 	{ErrNoModel, 400, "missing_model", "no_model", "", "The body must name a model."},
