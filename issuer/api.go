@@ -193,12 +193,12 @@ func (s *Server) revokeKeyIn(ctx context.Context, id, reason string, now time.Ti
 // version reads the If-Match header: the version of a key that the client saw,
 // or 0 where it does not say.
 func version(r *http.Request) (int64, error) {
-	text := r.Header.Get("If-Match")
-	if text == "" || text == "*" {
+	texts := r.Header.Values("If-Match")
+	if len(texts) == 0 || len(texts) == 1 && texts[0] == "*" {
 		return 0, nil
 	}
-	n, err := strconv.ParseInt(strings.Trim(text, `"`), 10, 64)
-	if err != nil || n <= 0 || text != etagOf(n) {
+	n, err := strconv.ParseInt(strings.Trim(texts[0], `"`), 10, 64)
+	if err != nil || n <= 0 || len(texts) > 1 || texts[0] != etagOf(n) {
 		return 0, badRequest("If-Match must be the ETag of the key as it was read.")
 	}
 	return n, nil

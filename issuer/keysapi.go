@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"time"
@@ -143,7 +144,8 @@ func (s *Server) onKey(event string, do func(w http.ResponseWriter, r *http.Requ
 	}
 }
 
-// mayChange wants the key's owner or an admin.
+// mayChange wants the key's owner or an admin. It is asked before the body is
+// read, and of the key as it is changed: in between it may become another's.
 func (s *Server) mayChange(p person, k policy.Key) error {
 	if k.Owner != p.String() && !s.isAdmin(p) {
 		return errRole // An auditor: they see the key, so it is no secret that it is there.
@@ -177,6 +179,9 @@ func (s *Server) editKey(w http.ResponseWriter, r *http.Request, p person, k pol
 		return nil, err
 	}
 	k, err = s.Keys.Update(r.Context(), k.ID, seen, func(k *policy.Key) error {
+		if err := s.mayChange(p, *k); err != nil {
+			return err
+		}
 		old := *k
 		change.apply(k)
 		if change.life > 0 {
@@ -230,6 +235,9 @@ func (s *Server) endKey(w http.ResponseWriter, r *http.Request, p person, k poli
 		return nil, err
 	}
 	k, err = s.Keys.Update(r.Context(), k.ID, seen, func(k *policy.Key) error {
+		if err := s.mayChange(p, *k); err != nil {
+			return err
+		}
 		if k.State == to || k.State == policy.Quarantined && to == policy.Disabled {
 			return nil // The first reason stays, and quarantine is not lifted by the way.
 		}
@@ -257,6 +265,9 @@ func (s *Server) enableKey(w http.ResponseWriter, r *http.Request, p person, k p
 		return nil, errStale
 	}
 	k, err = s.Keys.Update(r.Context(), k.ID, seen, func(k *policy.Key) error {
+		if err := s.mayChange(p, *k); err != nil {
+			return err
+		}
 		if !s.isAdmin(p) && (k.State != policy.Disabled || k.StateBy != p.String()) {
 			return errRole
 		}
@@ -287,6 +298,7 @@ func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request, p person, k p
 	if err != nil {
 		return nil, err
 	}
+	seen = cmp.Or(seen, k.Version) // A secret is for whom the key was found to be.
 	if change.jwks != "" {
 		if err := s.CheckClientKeys(change.jwks); err != nil {
 			return nil, &reply.Refusal{Status: http.StatusBadRequest, Code: "invalid_request", Detail: "jwks can't be enrolled: " + err.Error() + "."}
@@ -316,7 +328,7 @@ func (s *Server) endSecret(w http.ResponseWriter, r *http.Request, p person, k p
 	if err != nil {
 		return nil, err
 	}
-	if k, err = s.Keys.EndSecret(r.Context(), k.ID, seen, number, now, nil); err != nil {
+	if k, err = s.Keys.EndSecret(r.Context(), k.ID, cmp.Or(seen, k.Version), number, now, nil); err != nil {
 		return nil, err
 	}
 	return shown(w, k, now), nil

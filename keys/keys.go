@@ -187,14 +187,18 @@ func (s *Store) Forget(id string) { s.cache.Remove(id) }
 // Used notes that the key's secret of that number was just used from a network.
 // The note reaches the database with the next [Store.Flush].
 func (s *Store) Used(id string, number int64, from string, now time.Time) {
+	s.note(secretID{id, number}, use{now.Unix(), from})
+}
+
+func (s *Store) note(secret secretID, u use) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := now.Unix(); at >= s.uses[secretID{id, number}].at {
-		s.uses[secretID{id, number}] = use{at, from}
+	if u.at >= s.uses[secret].at {
+		s.uses[secret] = u
 	}
 }
 
-// Flush writes the noted uses down.
+// Flush writes the noted uses down. Those that it can't are noted still.
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	uses := s.uses
@@ -213,6 +217,9 @@ func (s *Store) Flush(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		for secret, use := range uses {
+			s.note(secret, use)
+		}
 		return fmt.Errorf("noting keys' uses: %w", err)
 	}
 	return nil

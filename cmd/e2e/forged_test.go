@@ -1,11 +1,18 @@
 package e2e
 
 import (
+	"bufio"
 	"database/sql"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hourpass/hourpass/internal/policy"
 )
 
 // writeRow runs a query as somebody would who can write into the database.
@@ -40,6 +47,68 @@ func TestForgedKeyHidesNothing(t *testing.T) {
 	h.pass(15 * 24 * time.Hour) // Of both, the good one's end is near.
 	for _, want := range []string{`"alarm":"key.forged"`, `"alarm":"key.expiring"`} {
 		h.await(want, func() bool { return strings.Contains(h.logs.String(), want) })
+	}
+}
+
+// slowly sends the head of a request, has meanwhile done when the issuer asks for
+// the body, which is after it has looked at the key, and returns the status.
+func (h *house) slowly(method, path, bearer, body string, meanwhile func()) int {
+	h.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.issuer, "http://"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: issuer\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+		method, path, bearer, len(body)); err != nil {
+		h.t.Fatal(err)
+	}
+	in := bufio.NewReader(conn)
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		h.t.Fatalf("%s %s: %q, %v, want 100", method, path, line, err)
+	}
+	meanwhile()
+	if _, err := io.WriteString(conn, body); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := in.ReadString('\n'); err != nil { // The blank line behind the 100.
+		h.t.Fatal(err)
+	}
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	return res.StatusCode
+}
+
+// TestKeyOfAnother: who is slow to say what to change changes nothing, and gets
+// no secret, once the key is somebody else's.
+func TestKeyOfAnother(t *testing.T) {
+	h := startCompany(t)
+	d := h.described()
+	grace, ada := h.logIn("grace", "hopper"), h.logIn("ada", "lovelace")
+	for _, change := range []struct {
+		method, path, body string
+		want               int
+	}{
+		{"POST", "/rotate", `{"overlap":0}`, 412},
+		{"PATCH", "", `{"description":"mine"}`, 403},
+		{"POST", "/disable", `{"reason":"mine"}`, 403},
+		{"DELETE", "", `{"reason":"mine"}`, 403},
+	} {
+		k := h.enrol(ada, `{"grants":["faq"]}`)
+		got := h.slowly(change.method, "/v1/keys/"+k.ID+change.path, ada.Access, change.body, func() {
+			d.ask(200, "PATCH", "/v1/keys/{id}", grace.Access, `{"owner":"corp:grace"}`, k.ID)
+			d.ask(200, "POST", "/v1/keys/{id}/rotate", grace.Access, `{"overlap":0}`, k.ID)
+		})
+		if after := h.stateOf(k.ID); got != change.want || after.Version != 3 || after.State != policy.Active || after.Description != "" {
+			t.Errorf("%s %s: %d, and the key is %+v, want %d", change.method, change.path, got, after, change.want)
+		}
+	}
+	k := h.enrol(ada, `{"grants":["faq"]}`)
+	if status, body := h.api("POST", "/v1/keys/"+k.ID+"/rotate", ada.Access, `{"overlap":60}`); status != 200 {
+		t.Errorf("at leisure: %d %s", status, body)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/alert"
+	"github.com/hourpass/hourpass/internal/seal"
 	"github.com/hourpass/hourpass/internal/store"
 )
 
@@ -100,6 +101,16 @@ func (l *logs) String() string {
 
 func (l *logs) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }
 
+// sealer is that of all outboxes of all tests.
+func sealer(t *testing.T) *seal.Sealer {
+	t.Helper()
+	s, err := seal.New(make([]byte, seal.KeySize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func open(t *testing.T, db *sql.DB, c *clock, to ...alert.Sink) *alert.Outbox {
 	t.Helper()
 	return openLogging(t, db, c, &logs{}, to...)
@@ -107,7 +118,7 @@ func open(t *testing.T, db *sql.DB, c *clock, to ...alert.Sink) *alert.Outbox {
 
 func openLogging(t *testing.T, db *sql.DB, c *clock, l *logs, to ...alert.Sink) *alert.Outbox {
 	t.Helper()
-	o, err := alert.NewOutbox(db, l.logger(), c.now, to...)
+	o, err := alert.NewOutbox(db, sealer(t), l.logger(), c.now, to...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/hourpass/hourpass/internal/seal"
 )
 
 // How events get to their sinks.
@@ -32,6 +35,7 @@ const (
 // Several may share a store. It is safe for concurrent use.
 type Outbox struct {
 	db    *sql.DB
+	seal  *seal.Sealer
 	sinks []Sink
 	log   *slog.Logger
 	now   func() time.Time
@@ -39,8 +43,10 @@ type Outbox struct {
 }
 
 // NewOutbox returns the outbox of sinks, whose names differ. It starts nothing.
-func NewOutbox(db *sql.DB, log *slog.Logger, now func() time.Time, sinks ...Sink) (*Outbox, error) {
-	o := &Outbox{db: db, sinks: sinks, log: log, now: now}
+// What it keeps is under a key of the sealer's, so that who can write into the
+// database, and no more, has nothing of their own sent and signed.
+func NewOutbox(db *sql.DB, sealer *seal.Sealer, log *slog.Logger, now func() time.Time, sinks ...Sink) (*Outbox, error) {
+	o := &Outbox{db: db, seal: sealer, sinks: sinks, log: log, now: now}
 	seen := map[string]bool{}
 	for _, s := range sinks {
 		name := s.Name()
@@ -67,12 +73,19 @@ func (o *Outbox) Put(ctx context.Context, tx *sql.Tx, e Event) error {
 		return fmt.Errorf("encoding an alert: %w", err)
 	}
 	for _, s := range o.sinks {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO alerts (id, body, attempts, due_at, expires_at) VALUES ($1, $2, 0, $3, $4)`,
-			s.Name()+"/"+e.ID, string(body), e.Time.Unix(), e.Time.Add(Life).Unix()); err != nil {
+		id := s.Name() + "/" + e.ID
+		if _, err := tx.ExecContext(ctx, `INSERT INTO alerts (id, body, mac, attempts, due_at, expires_at) VALUES ($1, $2, $3, 0, $4, $5)`,
+			id, string(body), o.mac(id, string(body)), e.Time.Unix(), e.Time.Add(Life).Unix()); err != nil {
 			return fmt.Errorf("keeping an alert: %w", err)
 		}
 	}
 	return nil
+}
+
+// mac is what an event is kept with: for one sink, under one id. JSON holds no
+// NUL, so that nothing passes from one to the other.
+func (o *Outbox) mac(id, body string) []byte {
+	return o.seal.MAC("alert outbox", []byte(id+"\x00"+body))
 }
 
 // Wake has [Outbox.Run] look at once for what was put.
@@ -132,6 +145,7 @@ func (o *Outbox) Deliver(ctx context.Context) error {
 type waiting struct {
 	id       string // SINK/EVENT
 	body     string
+	mac      []byte
 	attempts int64 // The present one included.
 	expires  int64
 }
@@ -154,9 +168,9 @@ func (o *Outbox) claim(ctx context.Context, sink Sink) (*waiting, error) {
 	for {
 		now := o.now()
 		var w waiting
-		err := o.db.QueryRowContext(ctx, `SELECT id, body, attempts, expires_at FROM alerts
+		err := o.db.QueryRowContext(ctx, `SELECT id, body, mac, attempts, expires_at FROM alerts
 			WHERE id LIKE $1 AND due_at <= $2 ORDER BY attempts, due_at, id LIMIT 1`, sink.Name()+"/%", now.Unix()).
-			Scan(&w.id, &w.body, &w.attempts, &w.expires)
+			Scan(&w.id, &w.body, &w.mac, &w.attempts, &w.expires)
 		if errors.Is(err, sql.ErrNoRows) {
 			return nil, nil
 		}
@@ -182,6 +196,11 @@ func (o *Outbox) claim(ctx context.Context, sink Sink) (*waiting, error) {
 
 // send makes one attempt, and keeps how it went even when ctx has ended.
 func (o *Outbox) send(ctx context.Context, sink Sink, w waiting) error {
+	if !hmac.Equal(w.mac, o.mac(w.id, w.body)) {
+		// Nothing of it is told: it may be a text for people to read.
+		o.log.Error("dropping an alert that was not kept here", "alarm", "alert_forged", "sink", sink.Name())
+		return o.settle(ctx, `DELETE FROM alerts WHERE id = $1`, w.id)
+	}
 	var e Event
 	err := json.Unmarshal([]byte(w.body), &e)
 	if err == nil {

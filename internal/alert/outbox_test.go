@@ -273,7 +273,7 @@ func TestNames(t *testing.T) {
 		for _, n := range names {
 			sinks = append(sinks, &sink{name: n})
 		}
-		if _, err := alert.NewOutbox(in.DB, (&logs{}).logger(), newClock().now, sinks...); err == nil {
+		if _, err := alert.NewOutbox(in.DB, sealer(t), (&logs{}).logger(), newClock().now, sinks...); err == nil {
 			t.Errorf("NewOutbox of sinks %q: no error", names)
 		}
 	}
@@ -308,5 +308,36 @@ func TestLog(t *testing.T) {
 	}
 	if strings.Contains(l.String(), "owner") {
 		t.Errorf("the line is %s, and there is no owner", l.String())
+	}
+}
+
+// TestForgedAlerts: who can write into the table has nothing of their own sent,
+// nor an event to another sink, under another id or with another text.
+func TestForgedAlerts(t *testing.T) {
+	for name, forge := range map[string]string{
+		"an event of their own": `INSERT INTO alerts (id, body, mac, attempts, due_at, expires_at) VALUES ('s/evil', '{"id":"evil","text":"Log in at https://evil."}', mac, 0, 0, 99999999999)`,
+		"another text":          `UPDATE alerts SET body = '{"id":"e","text":"Log in at https://evil."}'`,
+		"no MAC":                `UPDATE alerts SET mac = ''`,
+		"another id":            `UPDATE alerts SET id = 's/evil'`,
+		"another sink's":        `UPDATE alerts SET id = 's/e' WHERE id = 'other/e'`,
+	} {
+		storetest.Each(t, func(t *testing.T, in storetest.Store) {
+			c, s, l := newClock(), &sink{name: "s"}, &logs{}
+			to := []alert.Sink{s}
+			if name == "another sink's" {
+				to = []alert.Sink{&sink{name: "other"}}
+			}
+			put(t, in.DB, open(t, in.DB, c, to...), c, "e")
+			if _, err := in.DB.ExecContext(t.Context(), strings.Replace(forge, "mac, 0", "(SELECT mac FROM alerts), 0", 1)); err != nil {
+				t.Fatal(err)
+			}
+			deliver(t, openLogging(t, in.DB, c, l, s))
+			if ids := s.ids(); len(ids) > 0 && (len(ids) > 1 || ids[0] != "e" || s.sent[0].Text != "It came twice." || name != "an event of their own") {
+				t.Errorf("%s: sent %+v", name, s.sent)
+			}
+			if n := waiting(t, in.DB); n != 0 || !strings.Contains(l.String(), `"alarm":"alert_forged"`) || strings.Contains(l.String(), "evil") {
+				t.Errorf("%s: %d wait, and the log says %s", name, n, l.String())
+			}
+		})
 	}
 }

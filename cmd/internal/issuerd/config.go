@@ -166,7 +166,7 @@ func (a alertSettings) outbox(p parts) (*alert.Outbox, error) {
 		}
 		sinks = append(sinks, w)
 	}
-	return alert.NewOutbox(p.db, p.log, p.now, sinks...)
+	return alert.NewOutbox(p.db, p.sealer, p.log, p.now, sinks...)
 }
 
 func load(o program.Options) (*settings, map[string]policy.Grant, error) {

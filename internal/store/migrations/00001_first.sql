@@ -140,6 +140,7 @@ CREATE TABLE notices (
 CREATE TABLE alerts (
     id         TEXT PRIMARY KEY,
     body       TEXT NOT NULL,
+    mac        BYTEA NOT NULL,            -- HMAC-SHA-256 of id and body: webhooks are signed, and only for events of ours
     attempts   BIGINT NOT NULL,
     due_at     BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
