@@ -15,7 +15,7 @@ var ground = map[string][]string{
 	"internal/strictjson": {},
 	"internal/reqtarget":  {},
 	"internal/audit":      {"internal/strictjson"},
-	"internal/alert":      {},
+	"internal/alert":      {"internal/seal"},
 	"internal/seal":       {},
 	"internal/config":     {"yaml"},
 	"internal/serve":      {"sync"},
