@@ -9,6 +9,7 @@ import (
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/body"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
 )
 
 // readBody takes the body of a call, whole, before anything is decided by it.
@@ -41,9 +42,10 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	case failed != nil:
 		return &refusal.Denial{Is: refusal.ErrBodyRead, Cause: failed}
 	}
-	c.named = c.doc.Model
-	if token.ValidModel(c.named) {
-		c.record.Model = c.named
+	if c.route.Carrier != route.InPath {
+		if c.named = c.doc.Model; token.ValidModel(c.named) {
+			c.record.Model = c.named
+		}
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -121,7 +122,7 @@ func (c *call) identify(claims *token.Claims) {
 	c.record.Grant, c.record.Token = claims.Grant, claims.ID
 }
 
-func (c *call) findRoute(r *http.Request, path, query string) (err error) {
+func (c *call) findRoute(r *http.Request, path, query string) error {
 	m, allow, ok := route.Find(r.Method, path)
 	if !ok {
 		if allow != "" {
@@ -131,34 +132,41 @@ func (c *call) findRoute(r *http.Request, path, query string) (err error) {
 	}
 	c.route, c.record.Route, c.record.Action = m, m.Name(), m.Action
 	if c.named = m.Model; c.named != "" {
-		c.record.Model = c.named
+		c.record.Model = c.named // Of a path, so it is a valid name.
 	}
-	switch c.query, err = judgeQuery(m.Route, query); {
-	case err != nil:
+	if err := c.judgeQuery(query); err != nil {
 		return err
-	case m.Members == nil && r.ContentLength != 0:
+	}
+	switch {
+	case m.Members == nil && r.ContentLength != 0 && !m.Socket:
 		return refusal.ErrUnwanted // It would be waited for, to no end.
-	case r.Header["Upgrade"] != nil:
+	case m.Socket || r.Header["Upgrade"] != nil:
 		return refusal.ErrUpgrade // Frames behind it would pass unjudged.
 	}
 	return nil
 }
 
-// judgeQuery returns the query for the upstream: what the route allows, each
+// judgeQuery keeps the query for the upstream: what the route allows, each
 // parameter once.
-func judgeQuery(r *route.Route, query string) (string, error) {
-	if query == "" {
-		return "", nil
-	}
-	seen := map[string]bool{}
+func (c *call) judgeQuery(query string) error {
+	seen := map[string]string{}
 	for pair := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		if ok := r.Query[name]; ok == nil || seen[name] || !ok(value) {
-			return "", refusal.ErrQuery
+		_, again := seen[name]
+		if ok := c.route.Query[name]; query != "" && (ok == nil || again || !ok(value)) {
+			return refusal.ErrQuery
 		}
-		seen[name] = true
+		seen[name] = value
 	}
-	return query, nil
+	for _, name := range c.route.Required {
+		if _, given := seen[name]; !given {
+			return refusal.ErrQuery
+		}
+	}
+	if c.query = query; c.route.Carrier == route.InQuery {
+		c.named = seen["model"]
+	}
+	return nil
 }
 
 // findModel finds the one name of the model that the request means, and who
@@ -179,6 +187,9 @@ func (v *Verifier) findModel(c *call) error {
 		return refusal.ErrNoModel
 	}
 	c.record.Model = c.model
+	if inRequest := r.Carrier == route.InPath || r.Carrier == route.InQuery; inRequest && c.doc.Disagrees(r, c.named) != "" {
+		return refusal.ErrTwoModels
+	}
 	return nil
 }
 
@@ -186,11 +197,20 @@ func (c *call) checkScope() error {
 	switch {
 	case c.model == "":
 		return nil
+	case c.ownRight():
+		if slices.Contains(c.claims.Scope, token.Scope{Action: c.route.Action, Model: c.model}) {
+			return nil
+		}
 	case c.route.AnyAction && c.claims.Scope.AllowModel(c.model), c.claims.Scope.Allow(c.route.Action, c.model):
 		return nil
 	}
 	missing := token.Scope{Action: c.route.Action, Model: c.model}.String()
 	return &refusal.Denial{Is: refusal.ErrScope, Scope: missing, Detail: missing}
+}
+
+// ownRight tells whether only the model's exact name in a scope will do.
+func (c *call) ownRight() bool {
+	return c.upstream != nil && c.upstream.Family.OwnRight != nil && c.upstream.Family.OwnRight(c.model)
 }
 
 // rewrite makes the body for the upstream, within the bounds of the token.

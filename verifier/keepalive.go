@@ -49,7 +49,7 @@ func (k *keeper) beat() {
 	if !k.begun {
 		k.begun = true
 		h := k.w.Header()
-		h.Set("Content-Type", "text/event-stream")
+		h.Set("Content-Type", mediaEvents)
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set(requestID, k.w.decision)

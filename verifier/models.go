@@ -15,6 +15,7 @@ import (
 	"github.com/hourpass/hourpass/internal/strictjson"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
@@ -24,13 +25,14 @@ const (
 	maxModels   = 20_000
 	maxOwner    = 100 // Bytes of "owned_by".
 	listTimeout = 15 * time.Second
+	listPath    = "/v1/models"
 )
 
 // source is where a list of models comes from.
 type source struct {
 	name   string
 	serves func(model string) bool
-	fetch  func() (models []model, status int, err error)
+	fetch  func() (models []route.Listed, status int, err error)
 }
 
 // sources are the upstreams. A model counts as the upstream's only if a call to
@@ -44,27 +46,29 @@ func (v *Verifier) sources(r *http.Request, c *call) []source {
 			return to == u && name == model
 		}}
 		if u.Lists() {
-			list[i].fetch = func() ([]model, int, error) { return fetchList(u, r, c) }
+			list[i].fetch = func() ([]route.Listed, int, error) { return fetchList(u, r, c) }
 		} else {
-			list[i].fetch = func() ([]model, int, error) { return configured(u), 0, nil }
+			list[i].fetch = func() ([]route.Listed, int, error) { return configured(u), 0, nil }
 		}
 	}
 	return list
 }
 
-func configured(u *upstream.Server) (models []model) {
+func configured(u *upstream.Server) (models []route.Listed) {
 	for _, name := range u.Models {
 		if token.ValidModel(name) {
-			models = append(models, model{id: name})
+			models = append(models, route.Listed{ID: name})
 		}
 	}
 	return models
 }
 
-func fetchList(u *upstream.Server, r *http.Request, c *call) (models []model, status int, err error) {
+func fetchList(u *upstream.Server, r *http.Request, c *call) (models []route.Listed, status int, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), min(listTimeout, u.ResponseTimeout))
 	defer cancel()
-	res, err := u.RoundTrip(outgoing(ctx, r, c, u))
+	out := outgoing(ctx, r, c, u)
+	out.URL.Path = listPath // Whichever list the client asked for.
+	res, err := u.RoundTrip(out)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -79,7 +83,7 @@ func fetchList(u *upstream.Server, r *http.Request, c *call) (models []model, st
 	}
 	// The server's names are its own; ours are the canonical ones.
 	for i := range models {
-		models[i].id = u.Family.CanonicalName(models[i].id)
+		models[i].ID = u.Family.CanonicalName(models[i].ID)
 	}
 	return models, res.StatusCode, err
 }
@@ -88,7 +92,7 @@ func fetchList(u *upstream.Server, r *http.Request, c *call) (models []model, st
 func handlerSource(next http.Handler, r *http.Request) source {
 	return source{
 		serves: func(string) bool { return true },
-		fetch: func() ([]model, int, error) {
+		fetch: func() ([]route.Listed, int, error) {
 			w := &memory{header: http.Header{}, status: http.StatusOK}
 			next.ServeHTTP(w, r)
 			if w.status != http.StatusOK {
@@ -121,14 +125,9 @@ func (m *memory) Write(p []byte) (int, error) {
 // listed is what one source came to.
 type listed struct {
 	source
-	models []model
+	models []route.Listed
 	status int
 	err    error
-}
-
-type model struct {
-	id, owner string
-	created   int64
 }
 
 // listModels answers with the models that the token covers, of all sources, in
@@ -142,7 +141,8 @@ func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
 	}
 	wait.Wait()
 
-	body, seen, failed := []byte(`{"object":"list","data":[`), map[string]bool{}, 0
+	var models []route.Listed
+	seen, failed := map[string]bool{}, 0
 	for _, l := range lists {
 		if l.err != nil {
 			failed++
@@ -150,12 +150,9 @@ func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
 				slog.String("upstream", l.name), slog.String("err", l.err.Error()))
 		}
 		for _, m := range l.models {
-			if !seen[m.id] && l.serves(m.id) && c.claims.Scope.AllowModel(m.id) {
-				if len(seen) > 0 {
-					body = append(body, ',')
-				}
-				seen[m.id] = true
-				body = m.append(body)
+			if !seen[m.ID] && l.serves(m.ID) && c.claims.Scope.AllowModel(m.ID) {
+				seen[m.ID] = true
+				models = append(models, m)
 			}
 		}
 	}
@@ -165,7 +162,7 @@ func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
 	if failed > 0 && failed == len(sources) {
 		return refusal.ErrUpstream
 	}
-	body = append(body, "]}"...)
+	body := c.route.List(models)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -188,12 +185,12 @@ func (s source) list() (l listed) {
 }
 
 // parseModels reads a list strictly. Names that no scope can cover are left out.
-func parseModels(doc []byte) ([]model, error) {
+func parseModels(doc []byte) ([]route.Listed, error) {
 	object, err := strictjson.Object(doc, strictjson.Limits{})
 	if err != nil {
 		return nil, err
 	}
-	var models []model
+	var models []route.Listed
 	for _, member := range object {
 		if member.Name != "data" {
 			continue
@@ -210,7 +207,7 @@ func parseModels(doc []byte) ([]model, error) {
 			if err != nil {
 				return nil, err
 			}
-			if token.ValidModel(m.id) {
+			if token.ValidModel(m.ID) {
 				models = append(models, m)
 			}
 		}
@@ -218,27 +215,20 @@ func parseModels(doc []byte) ([]model, error) {
 	return models, nil
 }
 
-func parseModel(doc []byte) (m model, err error) {
+func parseModel(doc []byte) (m route.Listed, err error) {
 	object, err := strictjson.Object(doc, strictjson.Limits{})
 	for _, member := range object {
 		switch member.Name {
 		case "id":
-			m.id, _ = member.Text()
+			m.ID, _ = member.Text()
 		case "owned_by":
-			m.owner, _ = member.Text()
+			m.Owner, _ = member.Text()
 		case "created":
-			m.created, _ = member.Int()
+			m.Created, _ = member.Int()
 		}
 	}
-	if len(m.owner) > maxOwner {
-		m.owner = ""
+	if len(m.Owner) > maxOwner {
+		m.Owner = ""
 	}
 	return m, err
-}
-
-func (m *model) append(b []byte) []byte {
-	b = strictjson.AppendText(append(b, `{"id":`...), m.id)
-	b = strconv.AppendInt(append(b, `,"object":"model","created":`...), m.created, 10)
-	b = strictjson.AppendText(append(b, `,"owned_by":`...), m.owner)
-	return append(b, '}')
 }

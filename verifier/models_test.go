@@ -1,11 +1,13 @@
 package verifier_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hourpass/hourpass/verifier"
 )
@@ -42,7 +44,7 @@ func TestListIsFiltered(t *testing.T) {
 				t.Errorf("%s: %s %q, want %q", row.name, name, got.header.Get(name), want)
 			}
 		}
-		if want := `{"object":"list","data":[` + row.want + `]}`; got.status != 200 || got.body != want || got.header.Get("Content-Type") != "application/json" {
+		if want := listOf(row.want); got.status != 200 || got.body != want || got.header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s: %d %s, want %s", row.name, got.status, got.body, want)
 		}
 	}
@@ -92,6 +94,33 @@ func TestListFails(t *testing.T) {
 }
 
 // TestListOfSeveral: a model is listed if a call to it would find it there.
+// listOf is the answer with those entries in OpenAI's form; each gets Anthropic's
+// members too.
+func listOf(entries string) string {
+	var first, last *string
+	var list []map[string]any
+	if err := json.Unmarshal([]byte("["+entries+"]"), &list); err != nil {
+		panic(err)
+	}
+	var data []string
+	for i, entry := range strings.SplitAfter(entries, "}") {
+		if i == len(list) {
+			break
+		}
+		id := list[i]["id"].(string)
+		if last = &id; first == nil {
+			first = &id
+		}
+		created := time.Unix(int64(list[i]["created"].(float64)), 0).UTC().Format(time.RFC3339)
+		data = append(data, strings.TrimPrefix(strings.TrimSuffix(entry, "}"), ",")+fmt.Sprintf(`,"type":"model","display_name":%q,"created_at":%q}`, id, created))
+	}
+	ends, err := json.Marshal(map[string]any{"first_id": first, "last_id": last})
+	if err != nil {
+		panic(err)
+	}
+	return `{"object":"list","data":[` + strings.Join(data, ",") + `],"has_more":false,` + strings.TrimPrefix(string(ends), "{")
+}
+
 func TestListOfSeveral(t *testing.T) {
 	serve := func(ids ...string) *httptest.Server {
 		var data []string
@@ -114,10 +143,10 @@ func TestListOfSeveral(t *testing.T) {
 		}
 	})
 	got := h.list("chat:a", "chat:b", "chat:rest", "chat:gone", "chat:team/*")
-	want := `{"object":"list","data":[` +
+	want := listOf(
 		`{"id":"rest","object":"model","created":0,"owned_by":"rest"},` +
-		`{"id":"a","object":"model","created":0,"owned_by":"a"},{"id":"team/x","object":"model","created":0,"owned_by":"a"},` +
-		`{"id":"team/y","object":"model","created":0,"owned_by":"rest"}]}`
+			`{"id":"a","object":"model","created":0,"owned_by":"a"},{"id":"team/x","object":"model","created":0,"owned_by":"a"},` +
+			`{"id":"team/y","object":"model","created":0,"owned_by":"rest"}`)
 	if got.status != 200 || got.body != want {
 		t.Errorf("%d %s, want %s", got.status, got.body, want)
 	}
@@ -132,7 +161,7 @@ func TestListOfSeveral(t *testing.T) {
 // TestListOfNone: without an upstream there is nothing to fail.
 func TestListOfNone(t *testing.T) {
 	h := newHouse(t, func(c *verifier.Config) { c.Upstreams = nil })
-	if got := h.list("chat:small"); got.status != 200 || got.body != `{"object":"list","data":[]}` {
+	if got := h.list("chat:small"); got.status != 200 || got.body != listOf("") {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 // forward sends the call to its upstream and the answer to the client.
 func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
-	if c.route.List {
+	if c.route.List != nil {
 		return v.listModels(w, c, v.sources(r, c))
 	}
 	switch {
@@ -131,7 +131,7 @@ func (c *call) accept(res *http.Response) error {
 		return err
 	}
 	c.record.UpstreamStatus = res.StatusCode
-	media, err := checkResponse(res)
+	media, err := checkResponse(res, c.route.Route)
 	if err != nil {
 		return err
 	}
@@ -144,8 +144,8 @@ func (c *call) accept(res *http.Response) error {
 	if header["Cache-Control"] == nil {
 		header["Cache-Control"] = []string{"no-store"}
 	}
-	events := media == "text/event-stream"
-	if begun && !events {
+	events := media == mediaEvents || media == mediaLines
+	if begun && media != mediaEvents {
 		if err := asEvent(c.route.Family, res); err != nil {
 			return fmt.Errorf("%w: it answered %d, not with events", refusal.ErrUpstream, res.StatusCode)
 		}
@@ -156,12 +156,12 @@ func (c *call) accept(res *http.Response) error {
 		delete(header, "Content-Length") // A last event of ours may come on top.
 	}
 	res.Header, res.Trailer = header, nil
-	res.Body = &stream{body: res.Body, res: res, call: c, events: events}
+	res.Body = &stream{body: res.Body, res: res, call: c, events: events, lines: media == mediaLines}
 	return nil
 }
 
 // checkResponse refuses answers that the client must not take for ours.
-func checkResponse(res *http.Response) (media string, err error) {
+func checkResponse(res *http.Response, r *route.Route) (media string, err error) {
 	status := res.StatusCode
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusPaymentRequired, status == http.StatusProxyAuthRequired:
@@ -178,11 +178,25 @@ func checkResponse(res *http.Response) (media string, err error) {
 	if len(types) == 1 { // Of two, a browser may take the other.
 		media, _, err = mime.ParseMediaType(types[0])
 	}
-	if err != nil || media != "application/json" && media != "text/event-stream" {
-		return "", fmt.Errorf("%w: it answered %d with neither JSON nor events", refusal.ErrUpstream, status)
+	if err != nil || !answers(r, media) {
+		return "", fmt.Errorf("%w: it answered %d with what is no answer of that route", refusal.ErrUpstream, status)
 	}
 	return media, nil
 }
+
+// answers tells whether the route has answers of that media type.
+func answers(r *route.Route, media string) bool {
+	return media == mediaJSON || media == mediaEvents || slices.ContainsFunc(r.Answers, func(a string) bool {
+		return media == a || strings.HasSuffix(a, "/") && strings.HasPrefix(media, a)
+	})
+}
+
+// The media types that are told apart.
+const (
+	mediaJSON   = "application/json"
+	mediaEvents = "text/event-stream"
+	mediaLines  = "application/x-ndjson"
+)
 
 // cut is why the call was ended before its time, or nil.
 func (c *call) cut() error {

@@ -17,7 +17,8 @@ type stream struct {
 	body   io.ReadCloser
 	res    *http.Response
 	call   *call
-	events bool
+	events bool // It is a stream that can be given an end.
+	lines  bool // Of JSON lines, not of events.
 
 	tail [4]byte // The last bytes read.
 	last []byte  // What is still to come of the final event.
@@ -63,7 +64,10 @@ func (s *stream) broken(timeout error) error {
 		return why // The connection is cut: half an answer must not look like a whole one.
 	}
 	f := s.call.route.Family
-	if !s.atEvent() {
+	switch {
+	case s.lines && s.tail[len(s.tail)-1] != '\n' && s.tail != [4]byte{}:
+		s.last = append(s.last, '\n')
+	case !s.lines && !s.atEvent():
 		s.last = append(s.last, "\n\n"...)
 	}
 	s.last = append(s.last, f.Event(f.Refusal(r.Status, r.Code, r.Message(d), s.call.record.Decision))...)

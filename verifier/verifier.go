@@ -194,7 +194,7 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.serve(w, r, func(w *answer, r *http.Request, c *call) error {
 			r = c.inProcess(r)
-			if c.route.List {
+			if c.route.List != nil {
 				return v.listModels(w, c, []source{handlerSource(next, r)})
 			}
 			w.Header().Set(requestID, c.record.Decision)

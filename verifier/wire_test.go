@@ -166,7 +166,7 @@ func TestHeadAndPreflight(t *testing.T) {
 	for _, line := range []string{"HEAD /v1/models", "HEAD /v1/models/small", "OPTIONS /v1/chat/completions"} {
 		for _, credential := range []string{"", "Authorization: Bearer " + h.keys.token() + "\r\n"} {
 			got := h.talk(line + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: https://evil.test\r\nAccess-Control-Request-Method: POST\r\n" + credential + "\r\n")
-			if len(got) != 1 || got[0].status != 405 || got[0].header.Get("Allow") != "GET, POST" || got[0].header.Get("Access-Control-Allow-Origin") != "" {
+			if len(got) != 1 || got[0].status != 405 || got[0].header.Get("Allow") != "DELETE, GET, POST" || got[0].header.Get("Access-Control-Allow-Origin") != "" {
 				t.Errorf("%s = %+v", line, got)
 			}
 		}

@@ -89,3 +89,12 @@ func (d *Doc) Flag(name string) (value, given bool) {
 	}
 	return false, false
 }
+
+// Disagrees returns the path of a member that names another model than the call
+// does, or empty.
+func (d *Doc) Disagrees(r *route.Route, model string) string {
+	if d.Model != "" && !r.IsAgain(d.Model, model) {
+		return "model"
+	}
+	return r.Disagrees(d.members, model)
+}

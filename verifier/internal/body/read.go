@@ -19,7 +19,7 @@ type Limits struct {
 
 // Of is the bound for the bodies of a route.
 func (l Limits) Of(r *route.Route) int64 {
-	if r.LargeBody && r.Carrier == route.InForm {
+	if r.LargeBody && r.TakesForm() {
 		return max(l.Body, l.Large)
 	}
 	return l.Body
@@ -66,7 +66,7 @@ func (a arriving) Read(p []byte) (int, error) {
 // the Doc after use.
 func Read(s *Source, r *route.Route) (d Doc, err error) {
 	boundary := ""
-	if r.Carrier == route.InForm {
+	if r.TakesForm() {
 		if boundary = formBoundary(s.Header["Content-Type"]); boundary == "" {
 			return Doc{}, refusal.ErrFormType
 		}

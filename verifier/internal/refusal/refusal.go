@@ -34,6 +34,7 @@ var (
 	ErrNoRoom          = errors.New("the bodies of other calls take all the room there is")
 	ErrMember          = errors.New("a member of the body is refused")
 	ErrMemberName      = errors.New("a member's name could pass for another")
+	ErrTwoModels       = errors.New("the path and the body name two models")
 	ErrNoModel         = errors.New("the body names no model")
 	ErrModelName       = errors.New("no scope can cover the model's name")
 	ErrScope           = errors.New("the token has no scope for the call")
@@ -114,6 +115,7 @@ var refusals = []Refusal{
 	{ErrNoRoom, 503, "overloaded", "body_room", "", "There is no room for another large body at the moment."},
 	{ErrMember, 400, "invalid_parameter", "member", "", "The member"},
 	{ErrMemberName, 400, "invalid_parameter", "member_name", "", "The body has a member whose name some model servers take for another: write names exactly as documented."},
+	{ErrTwoModels, 400, "invalid_parameter", "two_models", "", "The path and the body name two models."},
 	{ErrNoModel, 400, "missing_model", "no_model", "", "The body must name a model."},
 
 	{ErrModelName, 403, insufficientScope, "model_name", insufficientScope, "No token can cover that model's name."},

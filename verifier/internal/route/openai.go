@@ -3,19 +3,22 @@ package route
 import (
 	"net/http"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/internal/token"
 )
 
 // openAI is the API that OpenAI's servers, vLLM, llama.cpp, Ollama and most
-// others speak below /v1/. Paths without /v1/, which some of them serve too, are
-// twins of these and stay closed.
-//
-// Closed are also files and batches, whose models stand within JSON lines, and
-// whatever is read or changed by an id: all callers share one account at the
-// upstream, so that an id of another's would open it.
+// others speak below /v1/.
 var openAI = Family{
 	Name: "openai", Title: "OpenAI", Cap: "max_completion_tokens", Headers: []string{"Openai-Beta"},
+	About: "A model's name is taken as it stands. Servers that rule themselves by other routes have kinds of their own below. " +
+		"Paths without `/v1/`, which some servers have too, are twins of these and stay closed. " +
+		"So do files and batches, whose models stand within JSON lines, videos, and whatever is read, changed or deleted by an id: " +
+		"all callers share one account at the upstream, so an id of another's would open it. " +
+		"Realtime sessions transcribe nothing by the way, as that takes a second model, and a token that bounds parameters does not open them.",
 	Routes: []Route{
 		{
 			Method: http.MethodPost, Path: "/v1/chat/completions", Action: "chat", Carrier: InBody, Members: chat, Stream: OnRequest,
@@ -30,9 +33,39 @@ var openAI = Family{
 			Method: http.MethodPost, Path: "/v1/responses", Action: "responses", Carrier: InBody, Members: responses, Stream: OnRequest,
 			Usage: Usage{"usage", "response.usage"},
 		},
-		{Method: http.MethodGet, Path: "/v1/models", Action: "models", List: true},
+		{Method: http.MethodGet, Path: "/v1/models", Action: "models", List: openAIList},
 		// 403, not 404, for a model out of scope: as any other call to it says.
 		{Method: http.MethodGet, Path: "/v1/models/{model...}", Action: "models", Carrier: InPath, AnyAction: true},
+		{
+			Method: http.MethodPost, Path: "/v1/audio/transcriptions", Action: "audio", Carrier: InForm, Members: transcriptions, Stream: OnRequest,
+			Answers: subtitles, LargeBody: true, Usage: Usage{"usage", "usage"},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/audio/translations", Action: "audio", Carrier: InForm, Members: transcriptions,
+			Answers: subtitles, LargeBody: true, Usage: Usage{"usage", ""},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/audio/speech", Action: "audio", Carrier: InBody, Members: speech, Stream: OnRequest,
+			Answers: []string{"audio/", "application/octet-stream"}, Usage: Usage{"", "usage"},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/images/generations", Action: "images", Carrier: InBody, Members: pictures, Stream: OnRequest,
+			Usage: Usage{"usage", "usage"},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/images/edits", Action: "images", Carrier: InForm, Members: pictures, Stream: OnRequest,
+			LargeBody: true, Usage: Usage{"usage", "usage"},
+		},
+		{
+			Method: http.MethodPost, Path: "/v1/images/variations", Action: "images", Carrier: InForm, Members: pictures,
+			LargeBody: true, Usage: Usage{"usage", ""},
+		},
+		{Method: http.MethodPost, Path: "/v1/moderations", Action: "moderations", Carrier: InBody, Bound: true, Members: embeddings},
+		{Method: http.MethodPost, Path: "/v1/rerank", Action: "rerank", Carrier: InBody, Members: embeddings, Usage: Usage{"usage", ""}},
+		{
+			Method: http.MethodGet, Path: "/v1/realtime", Action: "realtime", Carrier: InQuery, Query: map[string]func(string) bool{"model": token.ValidModel},
+			Socket: true, Members: frames, Agree: []string{"session.model"}, Stream: Always, Opaque: true, Usage: Usage{"", "response.usage"},
+		},
 	},
 	Refusal: openAIRefusal,
 	Event:   dataEvent,
@@ -48,7 +81,7 @@ var otherModels = slices.Concat(refused(
 ), refused(
 	"is refused: the verifier chooses the model server",
 	`api_base base_url api_key api_version organization custom_llm_provider provider providers
-	route router user_config kv_transfer_params`,
+	route router user_config kv_transfer_params data_sources dataSources`,
 ), refused(
 	"is refused: what it carries would be merged into the request after it was checked",
 	`extra_body extra_headers extra_query headers`,
@@ -67,12 +100,15 @@ var inference = []named{
 	{"max_output_tokens", count.as(maxTokens)},
 	{"n_predict", whole.as(maxTokens)}, // To llama.cpp, on any route.
 	{"n", count.as(choices)},
+	{"n_cmpl", count.as(choices)}, // To llama.cpp.
 	{"best_of", count.as(bestOf)},
 	{"temperature", float.as(temperature)},
+	{"n_probs", whole.as(topLogprobs)},         // To llama.cpp.
+	{"prompt_logprobs", whole.as(topLogprobs)}, // To vLLM.
 }
 
 var chat = newMembers(inference, otherModels, []named{
-	{"tools", list.as(tools)},
+	{"tools", toolList.as(tools)},
 	{"functions", list.as(tools)},
 	{"top_logprobs", whole.as(topLogprobs)},
 })
@@ -86,13 +122,36 @@ var embeddings = newMembers([]named{{"model", model}, {"stream", flag.as(streami
 var responses = newMembers([]named{
 	{"max_output_tokens", count.as(maxTokens)}, // The first, so that it is the one to be put in.
 	{"background", Rule{Is: isFalse, Words: "must be false: what it costs could not be seen"}},
-	{"tools", list.as(tools)},
+	{"tools", toolList.as(tools)},
 	{"top_logprobs", whole.as(topLogprobs)},
 }, inference, otherModels, refused(
 	"is refused: it reaches into what the model server keeps of other calls", "previous_response_id conversation",
 ), refused(
 	"is refused: a stored prompt may name another model", "prompt",
 ))
+
+func openAIList(models []Listed) []byte {
+	// Anthropic's clients read their own members of it.
+	b := []byte(`{"object":"list","data":[`)
+	for i, m := range models {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strictjson.AppendText(append(b, `{"id":`...), m.ID)
+		b = strconv.AppendInt(append(b, `,"object":"model","created":`...), m.Created, 10)
+		b = strictjson.AppendText(append(b, `,"owned_by":`...), m.Owner)
+		b = strictjson.AppendText(append(b, `,"type":"model","display_name":`...), m.ID)
+		b = append(b, `,"created_at":"`...)
+		b = append(time.Unix(m.Created, 0).UTC().AppendFormat(b, time.RFC3339), `"}`...)
+	}
+	b = append(b, `],"has_more":false,"first_id":`...)
+	if len(models) == 0 {
+		return append(b, `null,"last_id":null}`...)
+	}
+	b = strictjson.AppendText(b, models[0].ID)
+	b = strictjson.AppendText(append(b, `,"last_id":`...), models[len(models)-1].ID)
+	return append(b, '}')
+}
 
 func openAIRefusal(status int, code, message, decision string) []byte {
 	b := strictjson.AppendText([]byte(`{"error":{"message":`), message)

@@ -8,8 +8,6 @@
 // [Route]; each API has the file of its name.
 package route
 
-import "slices"
-
 // Carrier is where a request names its model.
 type Carrier byte
 
@@ -42,8 +40,14 @@ func (s Streaming) String() string {
 	return [...]string{"never", "on request", "unless declined", "always"}[s]
 }
 
+// Listed is a model in a list.
+type Listed struct {
+	ID, Owner string
+	Created   int64 // Unix time.
+}
+
 // Usage is where an answer says what it cost: member names, from the outermost,
-// with dots between.
+// with dots between; "." is the outermost object itself.
 type Usage struct {
 	Answer string // In a whole answer.
 	Event  string // In an event of a stream.
@@ -73,18 +77,34 @@ type Route struct {
 	// members. Nil: the route takes no body.
 	Members *Members
 
+	// Form routes take multipart/form-data although the model stands elsewhere. Of
+	// carrier InForm it goes without saying.
+	Form bool
+
+	// Socket routes are WebSockets: Members are the rules for each message of the
+	// client.
+	Socket bool
+
+	// Agree are the members, with dots between, that may name the model again and
+	// then must name the same ([Route.Disagrees]): servers look at one or the
+	// other. They lead through arrays.
+	Agree []string
+
 	// Query are the parameters that may stand there, each once, and what they may
 	// be. All others are refused: one may name a model, a stream or a key to
 	// servers that look there.
 	Query map[string]func(string) bool
 
+	// Required are those that must.
+	Required []string
+
 	// AnyAction lets a scope of any action on the model do: the route tells no
 	// more of the model than that it exists.
 	AnyAction bool
 
-	// List marks the route whose answer lists models: we make it ourselves, of
-	// what the upstreams list.
-	List bool
+	// List marks a route whose answer lists models: we make it ourselves, of what
+	// the upstreams list. It is how the list is written.
+	List func(models []Listed) []byte
 
 	// Stream is when the answer comes in pieces.
 	Stream Streaming
@@ -113,6 +133,9 @@ type Route struct {
 // rules it should see. Such routes are closed until an upstream opens them.
 func (r *Route) Admin() bool { return r.Action == "admin" }
 
+// TakesForm tells whether the body is multipart/form-data.
+func (r *Route) TakesForm() bool { return r.Form || r.Carrier == InForm }
+
 // Name is how logs, records and configuration call the route. There are as many
 // names as routes, however many models.
 func (r *Route) Name() string { return r.name }
@@ -121,6 +144,7 @@ func (r *Route) Name() string { return r.name }
 type Family struct {
 	Name   string // As the configuration calls it.
 	Title  string // As people do.
+	About  string // A paragraph for people: names, routes that rule, what stays closed.
 	Routes []Route
 
 	// Also are the names of other families' routes that such servers have too.
@@ -129,6 +153,14 @@ type Family struct {
 	// Canonical returns the one name of a model that such servers know by several.
 	// Nil: each name is its own.
 	Canonical func(name string) string
+
+	// OwnRight tells which of those names are a right of their own, that no pattern
+	// of a scope covers. Nil: none.
+	OwnRight func(canonical string) bool
+
+	// Collection may stand before the name of a model within a body. Empty: nothing
+	// may.
+	Collection string
 
 	// Cap is the member that bounds the tokens of an answer, where a route has
 	// several and a request none. Empty: the route's first.
@@ -145,14 +177,16 @@ type Family struct {
 	// Refusal is the body of an error answer in the family's dialect.
 	Refusal func(status int, code, message, decision string) []byte
 
-	// Event ends a stream of events that broke off with that error. Of a stream of
-	// JSON lines it is the last line.
+	// Event ends a stream of events that broke off with that error. Where the
+	// family streams JSON lines, it is the last line.
 	Event func(body []byte) []byte
 }
 
 // Families are all that the verifier speaks. Before a request has a route, it is
 // refused in the dialect of the first.
-var Families = []*Family{&openAI}
+var Families = []*Family{
+	&openAI, &azure, &anthropic, &gemini, &vertex, &ollama, &llamaCpp, &vllm, &tgi, &triton, &cohere, &bedrock,
+}
 
 // FamilyOf returns the family of that name, or nil.
 func FamilyOf(name string) *Family {
@@ -169,13 +203,18 @@ func (f *Family) Serves(r *Route) bool { return served[servedBy{f, r}] }
 
 // HasAdmin tells whether a route of that name rules such servers.
 func (f *Family) HasAdmin(name string) bool {
-	return slices.ContainsFunc(f.Routes, func(r Route) bool { return r.Admin() && r.Name() == name })
+	for s := range served {
+		if s.family == f && s.route.Admin() && s.route.name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // Lists tells whether such servers list their models in OpenAI's dialect.
 func (f *Family) Lists() bool {
 	for s := range served {
-		if s.family == f && s.route.List {
+		if s.family == f && s.route.List != nil && s.route.Family == &openAI {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package route
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,14 @@ var (
 	list  = Rule{Is: isList, Words: "must be an array"}
 	group = Rule{Is: isObject, Words: "must be an object"}
 	size  = Rule{Is: isSize, Words: "must be a width and a height, such as 1024x1024"}
+
+	// Some tools have a model of their own: one that makes images, one that gives
+	// advice.
+	toolList = Rule{Is: elements(newMembers(refused("is refused", "model"))), Words: "must be an array of tools none of which names a model"}
 )
+
+// anything are the rules for an object that may hold what it likes.
+var anything = newMembers()
 
 // The parameters of par claims that members stand for.
 var (
@@ -70,6 +78,50 @@ func isFalse(v strictjson.Value) bool {
 func isObject(v strictjson.Value) bool { return v.Kind == strictjson.KindObject || isNull(v) }
 
 func isList(v strictjson.Value) bool { return v.Kind == strictjson.KindArray || isNull(v) }
+
+// elements tells of a value whether it is an array whose objects keep the rules.
+func elements(rules *Members) func(strictjson.Value) bool {
+	return func(v strictjson.Value) bool {
+		if v.Kind != strictjson.KindArray {
+			return isNull(v)
+		}
+		all, err := strictjson.Array(v.Raw, strictjson.Limits{})
+		for _, one := range all {
+			if one.Kind == strictjson.KindObject && !keeps(one, rules) {
+				return false
+			}
+		}
+		return err == nil
+	}
+}
+
+// keeps tells whether an object keeps the rules, at every depth.
+func keeps(v strictjson.Value, rules *Members) bool {
+	members, err := strictjson.Object(v.Raw, strictjson.Limits{})
+	for i := range members {
+		m := &members[i]
+		rule, known := rules.Rules[m.Name]
+		switch {
+		case known && !rule.Is(m.Value), !known && rules.Confusable(m.Name):
+			return false
+		case rule.Inner != nil && m.Kind == strictjson.KindObject && !keeps(m.Value, rule.Inner):
+			return false
+		}
+	}
+	return err == nil
+}
+
+// oneOf are the values of a parameter or member that may be one of a few words.
+func oneOf(words ...string) func(string) bool {
+	return func(s string) bool { return slices.Contains(words, s) }
+}
+
+func isOneOf(words ...string) func(strictjson.Value) bool {
+	return func(v strictjson.Value) bool {
+		s, ok := v.Text()
+		return ok && slices.Contains(words, s) || isNull(v)
+	}
+}
 
 func isNumber(v strictjson.Value) bool { return v.Kind == strictjson.KindNumber || isNull(v) }
 
