@@ -53,7 +53,11 @@ func (v *Verifier) sources(r *http.Request, c *call) []source {
 func fetchList(u *upstream.Server, r *http.Request, c *call) (doc []byte, status int, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), min(listTimeout, u.ResponseTimeout))
 	defer cancel()
-	res, err := u.RoundTrip(outgoing(ctx, r, c, u))
+	out := outgoing(ctx, r, c, u)
+	if err := c.decorate(u, out.Header); err != nil {
+		return nil, 0, err
+	}
+	res, err := u.RoundTrip(out)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -39,6 +39,9 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 
 	out := outgoing(context.WithValue(ctx, contextKey{}, c), r, c, c.upstream)
+	if err := c.decorate(c.upstream, out.Header); err != nil {
+		return err
+	}
 	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
 	v.proxy.ServeHTTP(w, out)
 	return c.failure

@@ -51,14 +51,18 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
+	behind, assertions, err := upstreams(c, log, o.Clock())
+	if err != nil {
+		return fmt.Errorf("%s: assertions: %w", o.Config, err)
+	}
 	v, err := verifier.New(verifier.Config{
-		Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew, Keys: keySet{remote}, Revocations: revocations, Upstreams: upstreams(c), MaxBody: c.MaxBody,
+		Issuer: c.Issuer, Audience: c.Audience, Skew: c.Skew, Keys: keySet{remote}, Revocations: revocations, Upstreams: behind, MaxBody: c.MaxBody,
 		Audit: records, Log: log, Now: o.Clock(),
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, parts{v, remote, revocations, records, o.Clock()})
+	return listen(ctx, c, log, parts{v, remote, revocations, assertions, records, o.Clock()})
 }
 
 // parts are what the verifier is made of and runs beside it.
@@ -66,6 +70,7 @@ type parts struct {
 	verifier    *verifier.Verifier
 	keys        *jwks.Remote
 	revocations *verifier.Revocations
+	assertions  *verifier.AssertionKeys // Nil: none.
 	records     *audit.Log
 	now         func() time.Time
 }
@@ -115,15 +120,24 @@ func openRevocations(c *settings, remote *jwks.Remote, o program.Options, log *s
 	return verifier.NewRevocations(conf)
 }
 
-func upstreams(c *settings) []verifier.Upstream {
-	var list []verifier.Upstream
-	for _, u := range c.Upstreams {
-		list = append(list, verifier.Upstream{
-			Name: u.Name, URL: u.URL, Models: u.Models, Header: u.Header, Credential: u.Credential.Reveal(),
-			ResponseTimeout: u.ResponseTimeout, IdleTimeout: u.IdleTimeout,
-		})
+// upstreams are those of the configuration, and the keys that sign for them, if
+// there are any.
+func upstreams(c *settings, log *slog.Logger, now func() time.Time) (list []verifier.Upstream, keys *verifier.AssertionKeys, err error) {
+	if c.Assertions.Keys != "" {
+		keys, err = verifier.OpenAssertionKeys(c.Assertions.Keys, c.Assertions.Issuer)
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	return list
+	for _, u := range c.Upstreams {
+		one := u.upstream()
+		one.Log, one.Now = log, now
+		if u.Assertion.On {
+			one.Assertions = keys
+		}
+		list = append(list, one)
+	}
+	return list, keys, nil
 }
 
 func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
@@ -141,6 +155,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.keys.Run(ctx) })
+	group.Go(func() error { return p.verifier.Run(ctx) })
 	group.Go(func() error { return program.Reopen(ctx, log, p.records) })
 	if p.revocations != nil {
 		ready.Checks = append(ready.Checks, serve.Check{Name: "revocations", Err: func() error { return p.revocations.Ready(p.now()) }})
@@ -149,7 +164,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls},
-			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready)})
+			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.assertions)})
 	})
 	return group.Wait()
 }
