@@ -54,9 +54,9 @@ func parseTemplate(s string) (parts []part, err error) {
 		if !found {
 			rest = ""
 		} else {
-			name, after, _ := strings.Cut(rest, "}")
+			name, after, closed := strings.Cut(rest, "}")
 			claim := placeholders["{"+name+"}"]
-			if claim == nil {
+			if claim == nil || !closed {
 				return nil, errTemplate
 			}
 			parts, rest = append(parts, part{claim: claim}), after
