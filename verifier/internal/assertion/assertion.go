@@ -190,7 +190,7 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat() // Of what was opened, not of what the path names by now.
 	switch {
 	case err != nil:

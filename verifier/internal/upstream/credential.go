@@ -13,7 +13,7 @@ import (
 )
 
 // credentialPlace is where the credential stands in a template.
-const credentialPlace = "{credential}"
+const credentialPlace = "{credential}" //nolint:gosec // a place for one
 
 // Bounds of a file with a credential.
 const (
@@ -100,7 +100,7 @@ func readSecret(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxCredential+1))
 	credential := strings.TrimRight(string(text), "\r\n")
 	switch {

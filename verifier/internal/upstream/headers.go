@@ -81,7 +81,6 @@ func (s *Server) Decorate(h http.Header, c Claims) error {
 	if s.Assertions == nil {
 		return nil
 	}
-	delete(h, s.AssertionHeader)
 	signed, err := s.Assertions.Sign(s.AssertionAudience, c, s.Now())
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ func FuzzHeaders(f *testing.F) {
 		f.Add(s, "team")
 		f.Add("x", s)
 	}
+	f.Add("", "team")
+	f.Add("sub", "")
 	got := make(chan http.Header, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header }))
 	f.Cleanup(srv.Close)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -76,15 +77,10 @@ func TestNoReasonForABreak(t *testing.T) {
 		return 503, nil
 	})
 	f.want(20, strings.Repeat("ba", 10), "two in a row")
-	f.lets("a", func(r *http.Request) (int, error) {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		*r = *r.WithContext(ctx) // As if the client had left meanwhile.
-		return 0, context.Canceled
-	})
 	f = newFleet(t, "a", "b")
 	for range 8 {
 		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
 		for _, host := range []string{"a", "b"} {
 			f.lets(host, func(*http.Request) (int, error) { cancel(nil); return 0, context.Canceled })
 		}
@@ -102,6 +98,7 @@ func TestSlowIsAFailure(t *testing.T) {
 	f := newFleet(t, "a", "b")
 	for range 6 {
 		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
 		f.lets("a", func(*http.Request) (int, error) { cancel(errors.New("too slow")); return 0, context.Canceled })
 		if res, err := f.server.RoundTrip(post(ctx, `{"model":"small"}`)); err == nil {
 			res.Body.Close()
@@ -152,7 +149,7 @@ func TestBreaksDiffer(t *testing.T) {
 	for range 20 {
 		f := newFleet(t, "a", "b")
 		f.let("a", 0, errDial)
-		f.asked(2)
+		f.sends(2)
 		f.clock.pass(time.Second)
 		for step := 0; ; step++ {
 			if got, _, _ := f.asked(2); strings.Contains(got, "a") {
@@ -173,10 +170,10 @@ func TestNeverAll(t *testing.T) {
 	for _, host := range []string{"a", "b", "c"} {
 		f.let(host, 503, nil)
 	}
-	f.asked(9)
+	f.sends(9)
 	f.clock.pass(time.Minute) // Each fails its trial, at another time.
 	f.let("b", 0, errDial)
-	f.asked(1)
+	f.sends(1)
 	f.let("b", 503, nil)
 	if _, status, err := f.asked(5); status != 503 || err != nil {
 		t.Errorf("with all in a break: %d, %v, want an answer all the same", status, err)
@@ -191,18 +188,42 @@ func TestNeverAll(t *testing.T) {
 		t.Errorf("one is well again: asked %q, %d", got, status)
 	}
 
-	// a has the longer break: it failed its trial.
-	f = newFleet(t, "a", "b")
-	f.let("a", 0, errDial)
-	f.asked(2)
-	for range 5 {
-		f.clock.pass(time.Minute)
-		f.asked(2)
+	for long, short := range map[string]string{"a": "b", "b": "a"} {
+		f = newFleet(t, "a", "b")
+		f.let(long, 0, errDial)
+		f.sends(2)
+		for range 5 {
+			f.clock.pass(time.Minute)
+			f.sends(2)
+		}
+		f.let(short, 0, errDial)
+		f.sends(1)
+		f.let(short, 503, nil)
+		f.want(1, short, "its break is shorter")
+
+		f = newFleet(t, "a", "b")
+		f.let(long, 500, nil)
+		f.server.AskHealth(t.Context())
+		f.server.AskHealth(t.Context())
+		f.let(short, 0, errDial)
+		f.sends(1)
+		f.let(short, 200, nil)
+		f.want(1, short, "the other is known to be down")
 	}
-	f.let("b", 0, errDial)
-	f.asked(1)
-	f.let("b", 503, nil)
-	f.want(1, "b", "its break is shorter")
+}
+
+// TestBreaksAreRemembered: one that dies again and again does not begin anew each time.
+func TestBreaksAreRemembered(t *testing.T) {
+	f := newFleet(t, "a", "b")
+	f.let("a", 0, errDial)
+	f.sends(2)
+	f.let("a", 200, nil)
+	f.clock.pass(2 * time.Second)
+	f.sends(2)
+	f.let("a", 0, errDial)
+	f.sends(2)
+	f.clock.pass(2*time.Second - 1)
+	f.want(2, "bb", "the second break")
 }
 
 // TestOneTrialAtATime: what a replica may not survive does not all come to it at
@@ -210,13 +231,13 @@ func TestNeverAll(t *testing.T) {
 func TestOneTrialAtATime(t *testing.T) {
 	f := newFleet(t, "a", "b")
 	f.let("a", 0, errDial)
-	f.asked(2)
+	f.sends(2)
 	f.clock.pass(time.Minute)
 	inside, answer := make(chan bool, 4), make(chan bool)
 	f.lets("a", func(*http.Request) (int, error) { inside <- true; <-answer; return 200, nil })
 	var wait sync.WaitGroup
 	for range 2 { // One of two in turns.
-		wait.Go(func() { send(t, f.server) })
+		wait.Go(func() { _, _, _ = send(t, f.server) })
 	}
 	<-inside
 	var held []*http.Response
@@ -242,24 +263,22 @@ func TestOldNewsIsNoNews(t *testing.T) {
 		f := newFleet(t, "a", "b")
 		inside, answer := make(chan bool, 4), make(chan bool)
 		f.lets("a", func(*http.Request) (int, error) { inside <- true; <-answer; return status, nil })
-		f.asked(1) // b's turn.
+		f.sends(1) // b's turn.
 		var wait sync.WaitGroup
-		wait.Go(func() { send(t, f.server) })
+		wait.Go(func() { _, _, _ = send(t, f.server) })
 		<-inside
 		f.let("a", 0, errDial)
 		f.lets("b", func(*http.Request) (int, error) { return 0, errDial })
-		f.asked(1)
+		f.sends(1)
 		f.let("b", 200, nil)
-		f.clock.pass(2*time.Second - 1)
 		close(answer)
 		wait.Wait()
-		f.clock.pass(1)
+		f.want(1, "b", "whose break is not over either") // It ends that.
 		f.let("a", 200, nil)
-		if got, _, _ := f.asked(4); status == 503 && strings.Count(got, "a") != 2 {
+		f.want(3, "bbb", fmt.Sprintf("a late %d", status))
+		f.clock.pass(2 * time.Second)
+		if got, _, _ := f.asked(4); strings.Count(got, "a") != 2 {
 			t.Errorf("a late %d: asked %q: the break was made longer", status, got)
-		}
-		if status == 200 && f.logs.count("is back") == 0 {
-			t.Error("a late 200 ended the break")
 		}
 	}
 }
@@ -297,7 +316,7 @@ func TestUnsentGoesElsewhere(t *testing.T) {
 
 // TestSentIsSent: whatever may have been executed goes nowhere else.
 func TestSentIsSent(t *testing.T) {
-	for name, err := range map[string]error{"an end": io.EOF, "a reset": errors.New("write: connection reset by peer"), "a timeout": context.DeadlineExceeded} {
+	for name, err := range map[string]error{"an end": io.EOF, "a reset": errors.New("write: connection reset by peer"), "a timeout": context.DeadlineExceeded, "a read": &net.OpError{Op: "read", Err: io.EOF}} {
 		f := newFleet(t, "a", "b")
 		f.let("b", 0, err)
 		if got, _, failed := f.asked(1); got != "b" || !errors.Is(failed, err) {
@@ -376,7 +395,7 @@ func TestManyAtOnce(t *testing.T) {
 	for range 8 {
 		wait.Go(func() {
 			for range 200 {
-				send(t, f.server)
+				_, _, _ = send(t, f.server)
 				f.clock.pass(50 * time.Millisecond)
 				if n.Load()%50 == 0 {
 					f.server.AskHealth(t.Context())
@@ -390,7 +409,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	f.server.AskHealth(t.Context())
 	f.clock.pass(10 * time.Minute)
-	f.asked(20)
+	f.sends(20)
 	if got, _, _ := f.asked(9); strings.Count(got, "a") != 3 || strings.Count(got, "b") != 3 {
 		t.Errorf("when all is quiet: asked %q, want each alike: nothing is at work", got)
 	}
@@ -422,6 +441,12 @@ func TestHealth(t *testing.T) {
 		f.server.AskHealth(t.Context())
 		f.want(3, "bbb", "health elsewhere")
 	}
+	f = newFleet(t, "a", "b")
+	for _, status := range []int{500, 200, 500} {
+		f.let("a", status, nil)
+		f.server.AskHealth(t.Context())
+	}
+	f.want(4, "baba", "not well now and then")
 	// Who stops asking has learned nothing.
 	f = newFleet(t, "a", "b")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -112,7 +112,7 @@ func TestCheck(t *testing.T) {
 		{"headers.x-hourpass-assertion", func(c *config) {
 			c.Headers, c.Assertions = map[string]string{"x-hourpass-assertion": "a"}, new(assertion.Keys)
 		}},
-		{"assertion.header", func(c *config) { c.Assertions, c.AssertionHeader = new(assertion.Keys), "authorization" }},
+		{"assertion.header", func(c *config) { c.Assertions, c.AssertionHeader = new(assertion.Keys), "cookie" }},
 		{"assertion.header", func(c *config) { c.Assertions, c.AssertionHeader, c.Header = new(assertion.Keys), "X-Key", "X-Key" }},
 		{"assertion.header", func(c *config) { c.Assertions, c.AssertionHeader = new(assertion.Keys), "a b" }},
 	} {

@@ -98,7 +98,7 @@ func (a *authority) serve(name string, edit func(*tls.Config)) string {
 		if len(r.TLS.PeerCertificates) > 0 {
 			client = r.TLS.PeerCertificates[0].Subject.CommonName
 		}
-		fmt.Fprintf(w, "%s %s %s", r.Proto, client, r.TLS.ServerName)
+		_, _ = fmt.Fprintf(w, "%s %s %s", r.Proto, client, r.TLS.ServerName)
 	}))
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
 	srv.EnableHTTP2 = true
