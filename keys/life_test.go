@@ -467,16 +467,20 @@ func testListForged(t *testing.T, open opener) {
 		`UPDATE machine_key_secrets SET ends_at = 1 WHERE key_id = $1`,
 		`DELETE FROM machine_key_secrets WHERE key_id = $1`,
 		`UPDATE machine_keys SET expires_at = 'x' WHERE id = $1`,
-		`UPDATE machine_key_secrets SET number = 'x' WHERE key_id = $1`,
+		`UPDATE machine_key_secrets SET number = 'x' WHERE key_id = $1 AND number = 2`,
+		`UPDATE machine_key_secrets SET last_used_at = 'x' WHERE key_id = $1 AND number = 2`,
 	}
 	s, db, where := open(t)
 	if _, file := store.File(where); !file {
-		forgeries = forgeries[:len(forgeries)-2] // PostgreSQL keeps the types of columns.
+		forgeries = forgeries[:len(forgeries)-3] // PostgreSQL keeps the types of columns.
 	}
 	var genuine, forged []string
 	for _, query := range forgeries {
 		bad, _ := create(t, s, example())
 		good, _ := create(t, s, example())
+		if _, _, err := s.Rotate(t.Context(), bad.ID, 0, time.Hour, now, nil); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := db.ExecContext(t.Context(), query, bad.ID); err != nil {
 			t.Fatalf("%s: %v", query, err)
 		}
