@@ -190,7 +190,7 @@ func TestKeysAPI(t *testing.T) {
 	}
 	d.ask(409, "POST", "/v1/keys/{id}/rotate", ada, `{"overlap":3600}`, id)
 	d.ask(200, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "1")
-	d.ask(409, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "2")
+	d.ask(409, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "3")
 
 	// An owner enables what they disabled, not what an admin did.
 	d.ask(200, "POST", "/v1/keys/{id}/disable", ada, `{"reason":"holiday"}`, id)
@@ -332,6 +332,32 @@ func TestSigningKeysAPI(t *testing.T) {
 		status, _ := h.call(next.Access, "faq-bot")
 		return status == http.StatusOK
 	})
+}
+
+// TestAdminsAlone: what goes for everybody is an admin's to do, with a fresh login.
+func TestAdminsAlone(t *testing.T) {
+	h := startCompany(t)
+	d := h.described()
+	ada, eve, grace := h.logIn("ada", "lovelace"), h.logIn("eve", "dropper"), h.logIn("grace", "hopper")
+	all := func(status int, who login, code string) {
+		t.Helper()
+		for _, a := range []map[string]any{
+			d.ask(status, "POST", "/v1/revocations", who.Access, `{"what":"all","reason":"drill"}`),
+			d.ask(status, "POST", "/v1/signing-keys/rotate", who.Access, ""),
+			d.ask(status, "POST", "/v1/signing-keys/{kid}/taint", who.Access, "", "unknown"),
+		} {
+			if a["code"] != code {
+				t.Errorf("the answer is %v, want %s", a, code)
+			}
+		}
+	}
+	all(403, ada, "access_denied")
+	all(403, eve, "access_denied")
+	h.pass(11 * time.Minute)
+	all(401, grace, "insufficient_user_authentication")
+	if n := h.count(`SELECT count(*) FROM revocations`); n != 0 {
+		t.Errorf("%d revocations", n)
+	}
 }
 
 // TestNoMachineAtTheAPI: no token and no machine key can create or widen keys.
