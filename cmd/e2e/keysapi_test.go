@@ -334,6 +334,31 @@ func TestSigningKeysAPI(t *testing.T) {
 	})
 }
 
+// TestNotLiftedByTheWay: an owner who disables what is disabled by an admin, or in
+// quarantine, can't enable it for that.
+func TestNotLiftedByTheWay(t *testing.T) {
+	h := startCompany(t)
+	d := h.described()
+	ada, grace := h.logIn("ada", "lovelace"), h.logIn("grace", "hopper")
+	for state, stop := range map[string]func(key){
+		"quarantined": func(k key) { h.reportLeak(t, `{"key":"`+k.Secret+`"}`) },
+		"disabled":    func(k key) { d.ask(200, "POST", "/v1/keys/{id}/disable", grace.Access, `{"reason":"odd use"}`, k.ID) },
+	} {
+		k := h.enrol(ada, `{"grants":["faq"]}`)
+		stop(k)
+		before := h.stateOf(k.ID)
+		d.ask(200, "POST", "/v1/keys/{id}/disable", ada.Access, `{"reason":"mine"}`, k.ID)
+		d.ask(403, "POST", "/v1/keys/{id}/enable", ada.Access, "", k.ID)
+		d.ask(200, "PATCH", "/v1/keys/{id}", ada.Access, `{"description":"mine"}`, k.ID)
+		d.ask(200, "POST", "/v1/keys/{id}/rotate", ada.Access, `{"overlap":0}`, k.ID)
+		d.ask(403, "POST", "/v1/keys/{id}/enable", ada.Access, "", k.ID)
+		if got := h.stateOf(k.ID); string(got.State) != state || got.StateBy != before.StateBy || got.StateReason != before.StateReason {
+			t.Errorf("%s by %s is now %s by %s: %s", state, before.StateBy, got.State, got.StateBy, got.StateReason)
+		}
+		d.ask(200, "POST", "/v1/keys/{id}/enable", grace.Access, "", k.ID)
+	}
+}
+
 // TestAdminsAlone: what goes for everybody is an admin's to do, with a fresh login.
 func TestAdminsAlone(t *testing.T) {
 	h := startCompany(t)
