@@ -334,6 +334,29 @@ func TestSigningKeysAPI(t *testing.T) {
 	})
 }
 
+// TestBindingsAreOnesOwn: people bind keys to themselves and to workloads, not to
+// whoever has their name elsewhere, nor to strangers.
+func TestBindingsAreOnesOwn(t *testing.T) {
+	for why, row := range map[string]struct {
+		forge, binding string
+		want           int
+	}{
+		"a workload":                         {"", `{"issuer":%q,"subject":"robot"}`, 201},
+		"somebody of the same name":          {"    client_id: hourpass\n    client_secret: s\n", `{"issuer":%q,"subject":"ada"}`, 403},
+		"a workload anybody could have":      {"    shared: true\n    claims: {org: org, repo: repo}\n    require: {org: octo}\n", `{"issuer":%q,"subject":"","claims":{"repo":"octo/*"}}`, 400},
+		"one workload of anybody's provider": {"    shared: true\n    claims: {org: org, repo: repo}\n    require: {org: octo}\n", `{"issuer":%q,"subject":"","claims":{"repo":"octo/one"}}`, 201},
+		"a claim that is not mapped":         {"    claims: {repo: repo}\n", `{"issuer":%q,"subject":"robot","claims":{"email":"x"}}`, 400},
+		"a provider that is not believed":    {"", `{"issuer":"https://evil.example","subject":"%.0sada"}`, 400},
+	} {
+		h := startHouse(t, "  - name: forge\n", "  - name: forge\n"+row.forge, "      - {provider: forge, groups: [faq-users]}\n", "")
+		ada := h.logIn("ada", "lovelace")
+		binding := fmt.Sprintf(row.binding, h.forge.url)
+		if status, body := h.api(http.MethodPost, "/v1/keys", ada.Access, `{"grants":["faq"],"bindings":[`+binding+`]}`); status != row.want {
+			t.Errorf("%s: %d %s, want %d", why, status, body, row.want)
+		}
+	}
+}
+
 // TestNotLiftedByTheWay: an owner who disables what is disabled by an admin, or in
 // quarantine, can't enable it for that.
 func TestNotLiftedByTheWay(t *testing.T) {
