@@ -343,7 +343,7 @@ func TestBindingsAreOnesOwn(t *testing.T) {
 	}{
 		"a workload":                         {"", `{"issuer":%q,"subject":"robot"}`, 201},
 		"somebody of the same name":          {"    client_id: hourpass\n    client_secret: s\n", `{"issuer":%q,"subject":"ada"}`, 403},
-		"a workload anybody could have":      {"    shared: true\n    claims: {org: org, repo: repo}\n    require: {org: octo}\n", `{"issuer":%q,"subject":"","claims":{"repo":"octo/*"}}`, 400},
+		"a workload anybody could have":      {"    shared: true\n    claims: {org: org, repo: repo}\n    require: {org: octo}\n", `{"issuer":%q,"subject":"","claims":{"repo":"~octo/.+"}}`, 400},
 		"one workload of anybody's provider": {"    shared: true\n    claims: {org: org, repo: repo}\n    require: {org: octo}\n", `{"issuer":%q,"subject":"","claims":{"repo":"octo/one"}}`, 201},
 		"a claim that is not mapped":         {"    claims: {repo: repo}\n", `{"issuer":%q,"subject":"robot","claims":{"email":"x"}}`, 400},
 		"a provider that is not believed":    {"", `{"issuer":"https://evil.example","subject":"%.0sada"}`, 400},
