@@ -326,7 +326,7 @@ func TestAuditToTheLog(t *testing.T) {
 
 func TestOps(t *testing.T) {
 	ready := &serve.Readiness{Checks: []serve.Check{{Name: "x", Err: func() error { return nil }}}}
-	ops := verifier.Ops(ready, http.NotFoundHandler())
+	ops := verifier.Ops(ready, http.NotFoundHandler(), nil)
 	for _, row := range []struct {
 		method, path string
 		status       int

@@ -68,6 +68,9 @@ func fetchList(u *upstream.Server, r *http.Request, c *call) (models []route.Lis
 	defer cancel()
 	out := outgoing(ctx, r, c, u)
 	out.URL.Path = listPath // Whichever list the client asked for.
+	if err := c.decorate(u, out.Header); err != nil {
+		return nil, 0, err
+	}
 	res, err := u.RoundTrip(out)
 	if err != nil {
 		return nil, 0, err

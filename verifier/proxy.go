@@ -37,10 +37,14 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	c.life, c.watch = ctx, newWatch(w.ResponseWriter, cancel)
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 
+	out := outgoing(ctx, r, c, c.upstream)
+	if err := c.decorate(c.upstream, out.Header); err != nil {
+		return err
+	}
 	c.keeper = v.keepAlive(w, c)
 	defer c.keeper.stop()
 	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
-	res, err := c.upstream.RoundTrip(outgoing(ctx, r, c, c.upstream))
+	res, err := c.upstream.RoundTrip(out)
 	if err == nil {
 		defer func() { _ = res.Body.Close() }()
 		err = c.accept(res)

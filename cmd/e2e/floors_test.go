@@ -46,12 +46,13 @@ var floors = map[string][]string{
 	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
 	"verifier": {
 		"ground", "mux", "golang-lru", "prometheus",
-		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream",
+		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream", "verifier/internal/assertion",
 	},
-	"verifier/internal/refusal":  {"ground"},
-	"verifier/internal/route":    {"ground"},
-	"verifier/internal/body":     {"ground", "verifier/internal/refusal", "verifier/internal/route", "brotli", "zstd"},
-	"verifier/internal/upstream": {"ground", "verifier/internal/route"},
+	"verifier/internal/refusal":   {"ground"},
+	"verifier/internal/route":     {"ground"},
+	"verifier/internal/body":      {"ground", "verifier/internal/refusal", "verifier/internal/route", "brotli", "zstd"},
+	"verifier/internal/upstream":  {"ground", "verifier/internal/assertion", "verifier/internal/route"},
+	"verifier/internal/assertion": {},
 
 	"cmd/internal/program":   {"ground", "cobra"},
 	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},

@@ -121,3 +121,21 @@ func TestKeyListStrictly(t *testing.T) {
 		d.ask(400, "GET", "/v1/keys", grace.Access, "", bad)
 	}
 }
+
+// TestOneIfMatch: of two conditions neither is passed over.
+func TestOneIfMatch(t *testing.T) {
+	h := startCompany(t)
+	ada := h.logIn("ada", "lovelace")
+	k := h.enrol(ada, `{"grants":["faq"]}`)
+	for _, row := range []struct {
+		want int
+		tags []string
+	}{{http.StatusBadRequest, []string{`"1"`, `"2"`}}, {http.StatusPreconditionFailed, []string{`"2"`}}, {http.StatusOK, []string{`"1"`}}, {http.StatusOK, []string{"*"}}} {
+		req := h.request(http.MethodPatch, "/v1/keys/"+k.ID, "application/json", `{"description":"mine"}`)
+		req.Header.Set("Authorization", "Bearer "+ada.Access)
+		req.Header["If-Match"] = row.tags
+		if status, body := h.send(req); status != row.want {
+			t.Errorf("If-Match %q: %d %s, want %d", row.tags, status, body, row.want)
+		}
+	}
+}

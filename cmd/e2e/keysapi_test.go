@@ -190,7 +190,7 @@ func TestKeysAPI(t *testing.T) {
 	}
 	d.ask(409, "POST", "/v1/keys/{id}/rotate", ada, `{"overlap":3600}`, id)
 	d.ask(200, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "1")
-	d.ask(409, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "2")
+	d.ask(409, "DELETE", "/v1/keys/{id}/secrets/{number}", ada, "", id, "3")
 
 	// An owner enables what they disabled, not what an admin did.
 	d.ask(200, "POST", "/v1/keys/{id}/disable", ada, `{"reason":"holiday"}`, id)

@@ -3,6 +3,8 @@ package alert_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"log/slog"
@@ -12,7 +14,6 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/alert"
-	"github.com/hourpass/hourpass/internal/seal"
 	"github.com/hourpass/hourpass/internal/store"
 )
 
@@ -101,14 +102,11 @@ func (l *logs) String() string {
 
 func (l *logs) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }
 
-// sealer is that of all outboxes of all tests.
-func sealer(t *testing.T) *seal.Sealer {
-	t.Helper()
-	s, err := seal.New(make([]byte, seal.KeySize))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+// mac is that of all outboxes of all tests.
+func mac(message []byte) []byte {
+	h := hmac.New(sha256.New, []byte("a key that is not in the database"))
+	h.Write(message)
+	return h.Sum(nil)
 }
 
 func open(t *testing.T, db *sql.DB, c *clock, to ...alert.Sink) *alert.Outbox {
@@ -118,7 +116,7 @@ func open(t *testing.T, db *sql.DB, c *clock, to ...alert.Sink) *alert.Outbox {
 
 func openLogging(t *testing.T, db *sql.DB, c *clock, l *logs, to ...alert.Sink) *alert.Outbox {
 	t.Helper()
-	o, err := alert.NewOutbox(db, sealer(t), l.logger(), c.now, to...)
+	o, err := alert.NewOutbox(db, mac, l.logger(), c.now, to...)
 	if err != nil {
 		t.Fatal(err)
 	}

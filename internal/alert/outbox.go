@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hourpass/hourpass/internal/seal"
 )
 
 // How events get to their sinks.
@@ -35,7 +33,7 @@ const (
 // Several may share a store. It is safe for concurrent use.
 type Outbox struct {
 	db    *sql.DB
-	seal  *seal.Sealer
+	mac   func(message []byte) []byte
 	sinks []Sink
 	log   *slog.Logger
 	now   func() time.Time
@@ -43,10 +41,10 @@ type Outbox struct {
 }
 
 // NewOutbox returns the outbox of sinks, whose names differ. It starts nothing.
-// What it keeps is under a key of the sealer's, so that who can write into the
-// database, and no more, has nothing of their own sent and signed.
-func NewOutbox(db *sql.DB, sealer *seal.Sealer, log *slog.Logger, now func() time.Time, sinks ...Sink) (*Outbox, error) {
-	o := &Outbox{db: db, seal: sealer, sinks: sinks, log: log, now: now}
+// What it keeps goes with its mac, a keyed hash whose key is not in the database:
+// who can write there, and no more, has nothing of their own sent and signed.
+func NewOutbox(db *sql.DB, mac func(message []byte) []byte, log *slog.Logger, now func() time.Time, sinks ...Sink) (*Outbox, error) {
+	o := &Outbox{db: db, mac: mac, sinks: sinks, log: log, now: now}
 	seen := map[string]bool{}
 	for _, s := range sinks {
 		name := s.Name()
@@ -75,18 +73,16 @@ func (o *Outbox) Put(ctx context.Context, tx *sql.Tx, e Event) error {
 	for _, s := range o.sinks {
 		id := s.Name() + "/" + e.ID
 		if _, err := tx.ExecContext(ctx, `INSERT INTO alerts (id, body, mac, attempts, due_at, expires_at) VALUES ($1, $2, $3, 0, $4, $5)`,
-			id, string(body), o.mac(id, string(body)), e.Time.Unix(), e.Time.Add(Life).Unix()); err != nil {
+			id, string(body), o.macOf(id, string(body)), e.Time.Unix(), e.Time.Add(Life).Unix()); err != nil {
 			return fmt.Errorf("keeping an alert: %w", err)
 		}
 	}
 	return nil
 }
 
-// mac is what an event is kept with: for one sink, under one id. JSON holds no
-// NUL, so that nothing passes from one to the other.
-func (o *Outbox) mac(id, body string) []byte {
-	return o.seal.MAC("alert outbox", []byte(id+"\x00"+body))
-}
+// macOf is of an event for one sink, under one id. JSON holds no NUL, so that
+// nothing passes from one to the other.
+func (o *Outbox) macOf(id, body string) []byte { return o.mac([]byte(id + "\x00" + body)) }
 
 // Wake has [Outbox.Run] look at once for what was put.
 func (o *Outbox) Wake() {
@@ -196,7 +192,7 @@ func (o *Outbox) claim(ctx context.Context, sink Sink) (*waiting, error) {
 
 // send makes one attempt, and keeps how it went even when ctx has ended.
 func (o *Outbox) send(ctx context.Context, sink Sink, w waiting) error {
-	if !hmac.Equal(w.mac, o.mac(w.id, w.body)) {
+	if !hmac.Equal(w.mac, o.macOf(w.id, w.body)) {
 		// Nothing of it is told: it may be a text for people to read.
 		o.log.Error("dropping an alert that was not kept here", "alarm", "alert_forged", "sink", sink.Name())
 		return o.settle(ctx, `DELETE FROM alerts WHERE id = $1`, w.id)

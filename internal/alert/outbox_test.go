@@ -273,7 +273,7 @@ func TestNames(t *testing.T) {
 		for _, n := range names {
 			sinks = append(sinks, &sink{name: n})
 		}
-		if _, err := alert.NewOutbox(in.DB, sealer(t), (&logs{}).logger(), newClock().now, sinks...); err == nil {
+		if _, err := alert.NewOutbox(in.DB, mac, (&logs{}).logger(), newClock().now, sinks...); err == nil {
 			t.Errorf("NewOutbox of sinks %q: no error", names)
 		}
 	}

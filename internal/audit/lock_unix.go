@@ -17,3 +17,10 @@ func lock(f *os.File) error {
 	}
 	return err
 }
+
+// removed tells whether the file has no name any more: what is written to it is
+// gone when it is closed.
+func removed(info os.FileInfo) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && s.Nlink == 0
+}

@@ -355,6 +355,31 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// TestRemoved: what nobody will find is not kept. Reopened, the log goes on, and
+// says that lines are missing.
+func TestRemoved(t *testing.T) {
+	for name, c := range map[string]audit.Config{"signed": newSigner(t, "EdDSA").with(audit.Config{Durable: true}), "alone": {}} {
+		c.Path = filepath.Join(t.TempDir(), "audit")
+		l := open(t, c)
+		appends(t, l, "a")
+		if err := os.Remove(c.Path); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Append(t.Context(), record("b")); err == nil || !strings.Contains(err.Error(), "removed") {
+			t.Errorf("%s: to a file that was removed: %v", name, err)
+		}
+		_ = l.Reopen() // It tells that the end of the old file could not be signed.
+		appends(t, l, "c")
+		closed(t, l)
+		if got := ids(t, c.Path); !slices.Equal(got, []string{"c"}) {
+			t.Errorf("%s: the new file has %q", name, got)
+		}
+		if r := good(t, audit.Options{}, content(t, c.Path)); r.First == 1 {
+			t.Errorf("%s: the new file says that it is the first", name)
+		}
+	}
+}
+
 func TestReopenOntoAnotherFile(t *testing.T) {
 	c := audit.Config{Path: filepath.Join(t.TempDir(), "audit")}
 	l := open(t, c)

@@ -14,6 +14,9 @@ var ErrBusy = errors.New("another process writes to the audit log")
 // errForeign means that the file is not as this process left it.
 var errForeign = errors.New("somebody else wrote to the file or cut it")
 
+// errRemoved: a record that nobody will ever find is not kept.
+var errRemoved = errors.New("somebody removed the file; once the log is reopened it goes on in a new one")
+
 // maxKept bounds the buffer that is kept between writes.
 const maxKept = 1 << 20
 
@@ -149,16 +152,22 @@ func (w *writer) write(batch []*waiting) error {
 	return nil
 }
 
-// untouched makes sure that the file still ends where the chain does.
+// untouched makes sure that the file still ends where the chain does, and still
+// has a name.
 func (w *writer) untouched() error {
 	if !w.regular {
 		return nil
 	}
 	info, err := w.file.Stat()
-	if err == nil && info.Size() != w.size {
-		err = fmt.Errorf("%w: it has %d bytes, not %d", errForeign, info.Size(), w.size)
+	switch {
+	case err != nil:
+		return err
+	case info.Size() != w.size:
+		return fmt.Errorf("%w: it has %d bytes, not %d", errForeign, info.Size(), w.size)
+	case removed(info):
+		return errRemoved
 	}
-	return err
+	return nil
 }
 
 func (w *writer) append(batch []*waiting) error {

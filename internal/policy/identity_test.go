@@ -37,6 +37,7 @@ func TestPattern(t *testing.T) {
 		"~a|b":                      {[]string{"a", "b"}, []string{"ab", "ax", "xb"}},
 		"~(?m)^a$":                  {[]string{"a"}, []string{"x\na", "a\nx"}},
 		"~":                         {[]string{""}, []string{"a"}},
+		"~[0-9a-f]{40}|(x{9}){50}":  {[]string{strings.Repeat("0f", 20), strings.Repeat("x", 450)}, []string{strings.Repeat("x", 451)}},
 	} {
 		p := pattern(text)
 		for _, s := range row.matches {
@@ -66,6 +67,7 @@ func TestPattern(t *testing.T) {
 func TestPatternRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", "*", "refs/heads/*", "~.*", "~.+", "~[^/]*|.*", "~(?s).{1,}", "~a)|(b", "~a)|(?:.*", "~(", "~[", "~\\Qa", "~(?=a)", "~(a)\\1",
+		"~y" + strings.Repeat("x{1000}", 30), "~(ab|c){400}", "~a{3}((b{9}){9}){12}", "~x{1000}y", "~x{999,}yy",
 		strings.Repeat("x", policy.MaxPattern+1), "~" + strings.Repeat("x", policy.MaxPattern),
 	} {
 		if p, err := policy.ParsePattern(text); err == nil {

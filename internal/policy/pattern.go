@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -35,8 +36,12 @@ func ParsePattern(text string) (Pattern, error) {
 	}
 	// By itself first: "a)|(b" is no expression, but "(a)|(b)" is one, and only
 	// half of it would be anchored.
-	if _, err := regexp.Compile(expr); err != nil {
+	parsed, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
 		return Pattern{}, errors.New("is no regular expression (RE2)")
+	}
+	if steps(parsed) > maxSteps {
+		return Pattern{}, fmt.Errorf("is longer than %d steps, once its repetitions are written out", maxSteps)
 	}
 	whole, err := regexp.Compile(`\A(?:` + expr + `)\z`)
 	if err != nil {
@@ -46,6 +51,28 @@ func ParsePattern(text string) (Pattern, error) {
 		return Pattern{}, errors.New("matches anything")
 	}
 	return Pattern{text: text, whole: whole}, nil
+}
+
+// maxSteps bounds a pattern that is compiled: anybody may put some into a key, and
+// they are compiled whenever the key is read.
+const maxSteps = 1000
+
+// steps is about how long the expression is with its repetitions written out.
+func steps(re *syntax.Regexp) int {
+	n := 1
+	switch re.Op {
+	case syntax.OpLiteral:
+		n = len(re.Rune)
+	case syntax.OpRepeat:
+		n = 0
+	}
+	for _, sub := range re.Sub {
+		n += steps(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 // Match tells whether the whole of s is as wanted.

@@ -166,7 +166,8 @@ func (a alertSettings) outbox(p parts) (*alert.Outbox, error) {
 		}
 		sinks = append(sinks, w)
 	}
-	return alert.NewOutbox(p.db, p.sealer, p.log, p.now, sinks...)
+	mac := func(message []byte) []byte { return p.sealer.MAC("alert outbox", message) }
+	return alert.NewOutbox(p.db, mac, p.log, p.now, sinks...)
 }
 
 func load(o program.Options) (*settings, map[string]policy.Grant, error) {

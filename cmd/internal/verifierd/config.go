@@ -8,7 +8,6 @@ import (
 
 	"github.com/hourpass/hourpass/cmd/internal/program"
 	"github.com/hourpass/hourpass/internal/config"
-	"github.com/hourpass/hourpass/internal/token"
 )
 
 // settings is the verifier's configuration file.
@@ -53,6 +52,15 @@ type settings struct {
 		KeepAlive time.Duration `yaml:"keep_alive"`
 	} `yaml:"streams"`
 
+	// Assertions say how calls are signed for upstreams that want it.
+	Assertions struct {
+		// Keys is a file with private keys for P-256 in PEM, mode 0600. The first
+		// signs; all are published at /jwks.json of OpsListen.
+		Keys string `yaml:"keys"`
+		// Issuer is their iss. Defaults to the verifier's audience.
+		Issuer string `yaml:"issuer"`
+	} `yaml:"assertions"`
+
 	// MaxBody bounds a call's body, in bytes. Defaults to 10 MiB.
 	MaxBody int64 `yaml:"max_body"`
 
@@ -66,17 +74,6 @@ type settings struct {
 
 	// DrainTimeout is how long streams may go on after SIGTERM. Defaults to 30s.
 	DrainTimeout time.Duration `yaml:"drain_timeout"`
-}
-
-// upstreamSettings are as verifier.Upstream says.
-type upstreamSettings struct {
-	Name            string        `yaml:"name"`
-	URL             string        `yaml:"url"`
-	Models          []string      `yaml:"models"`
-	Header          string        `yaml:"header"`     // Defaults to Authorization.
-	Credential      config.Secret `yaml:"credential"` // The header's whole value, such as "Bearer sk-…".
-	ResponseTimeout time.Duration `yaml:"response_timeout"`
-	IdleTimeout     time.Duration `yaml:"idle_timeout"`
 }
 
 // What becomes of an answer that outlives its token.
@@ -120,18 +117,9 @@ func load(o program.Options) (*settings, error) {
 	}
 	p.Check(c.Streams.MaxAge >= 0, "streams.max_age", "must not be negative")
 	p.Check(c.Streams.KeepAlive >= 0, "streams.keep_alive", "must not be negative")
-	p.Check(len(c.Upstreams) > 0, "upstreams", "name at least one")
-	names := map[string]bool{}
-	for i, u := range c.Upstreams {
-		path := "upstreams[" + strconv.Itoa(i) + "]"
-		p.Check(u.Name != "" && !names[u.Name], path+".name", "want a name, each once")
-		names[u.Name] = true
-		p.Check(isURL(u.URL), path+".url", "want http:// or https://")
-		p.Check(len(u.Models) > 0, path+".models", `want model names, patterns such as llama-*, or "*"`)
-		for j, m := range u.Models {
-			_, err := token.ParseScope("chat:" + m)
-			p.Check(m == "*" || err == nil, path+".models["+strconv.Itoa(j)+"]", "is neither a model name nor a pattern")
-		}
+	c.checkUpstreams(p)
+	if c.Assertions.Issuer == "" {
+		c.Assertions.Issuer = c.Audience
 	}
 	return c, p.Err()
 }

@@ -41,14 +41,18 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
+	behind, assertions, err := upstreams(c, log, o.Clock())
+	if err != nil {
+		return fmt.Errorf("%s: assertions: %w", o.Config, err)
+	}
 	registry := newRegistry()
 	registry.MustRegister(issuerMetrics{issuers, o.Clock()})
 	conf := verifier.Config{
-		Metrics: verifier.NewMetrics(registry),
-		Skew:    c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: upstreams(c), MaxBody: c.MaxBody, MaxForm: c.MaxForm, MaxDisk: c.MaxDisk, Audit: records, Log: log, Now: o.Clock(),
+		Skew: c.Skew, TrustedProxies: networks(c.TrustedProxies), Upstreams: behind, MaxBody: c.MaxBody, MaxForm: c.MaxForm, MaxDisk: c.MaxDisk,
 		Streams: verifier.Streams{
 			CutExpired: c.Streams.AtExpiry == cut, CutRevoked: c.Streams.AtRevocation == cut, MaxAge: c.Streams.MaxAge, KeepAlive: c.Streams.KeepAlive,
 		},
+		Audit: records, Metrics: verifier.NewMetrics(registry), Log: log, Now: o.Clock(),
 	}
 	for _, i := range issuers {
 		conf.Issuers = append(conf.Issuers, i.Issuer)
@@ -57,16 +61,17 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	return listen(ctx, c, log, parts{v, issuers, records, metricsPage(registry, log), o.Clock()})
+	return listen(ctx, c, log, parts{v, issuers, assertions, records, metricsPage(registry, log), o.Clock()})
 }
 
 // parts are what the verifier is made of and runs beside it.
 type parts struct {
-	verifier *verifier.Verifier
-	issuers  []issuer
-	records  *audit.Log
-	metrics  http.Handler
-	now      func() time.Time
+	verifier   *verifier.Verifier
+	issuers    []issuer
+	assertions *verifier.AssertionKeys // Nil: none.
+	records    *audit.Log
+	metrics    http.Handler
+	now        func() time.Time
 }
 
 // runner runs until ctx ends.
@@ -80,15 +85,24 @@ func networks(list []string) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-func upstreams(c *settings) []verifier.Upstream {
-	var list []verifier.Upstream
-	for _, u := range c.Upstreams {
-		list = append(list, verifier.Upstream{
-			Name: u.Name, URL: u.URL, Models: u.Models, Header: u.Header, Credential: u.Credential.Reveal(),
-			ResponseTimeout: u.ResponseTimeout, IdleTimeout: u.IdleTimeout,
-		})
+// upstreams are those of the configuration, and the keys that sign for them, if
+// there are any.
+func upstreams(c *settings, log *slog.Logger, now func() time.Time) (list []verifier.Upstream, keys *verifier.AssertionKeys, err error) {
+	if c.Assertions.Keys != "" {
+		keys, err = verifier.OpenAssertionKeys(c.Assertions.Keys, c.Assertions.Issuer)
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	return list
+	for _, u := range c.Upstreams {
+		one := u.upstream()
+		one.Log, one.Now = log, now
+		if u.Assertion.On {
+			one.Assertions = keys
+		}
+		list = append(list, one)
+	}
+	return list, keys, nil
 }
 
 func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
@@ -102,6 +116,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	}
 	ready := &serve.Readiness{Checks: []serve.Check{{Name: "audit", Err: p.verifier.Ready}}}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.verifier.Run(ctx) })
 	group.Go(func() error { return program.Reopen(ctx, log, p.records) })
 	for _, i := range p.issuers {
 		name := func(what string) string {
@@ -121,7 +136,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
 			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls},
-			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics)})
+			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics, p.assertions)})
 	})
 	return group.Wait()
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/route"
@@ -56,19 +55,13 @@ func NewSet(list []Config) (*Set, error) {
 	return set, errors.Join(errs...)
 }
 
+// add makes to the one that serves model, a name or a pattern that was checked.
 func (s *Set) add(model string, to *Server) error {
-	taken := s.exact[model] != nil || slices.ContainsFunc(s.patterns, func(p pattern) bool { return p.text == model })
-	_, err := token.ParseScope("chat:" + model)
-	wild := model == everyModel || err == nil && strings.HasSuffix(model, "*")
 	switch {
-	case taken:
+	case s.exact[model] != nil || slices.ContainsFunc(s.patterns, func(p pattern) bool { return p.text == model }):
 		return fmt.Errorf("model %q has an upstream already", model)
-	case wild:
+	case isPattern(model):
 		s.patterns = append(s.patterns, pattern{model, to})
-	case err != nil:
-		return fmt.Errorf("model %q is neither a name, nor a pattern, nor %q", model, everyModel)
-	case to.Family.CanonicalName(model) != model:
-		return fmt.Errorf("model %q is %q to a server of its kind: scopes and configuration name it so", model, to.Family.CanonicalName(model))
 	default:
 		s.exact[model] = to
 	}

@@ -1,29 +1,37 @@
 // Package upstream is the model servers behind the verifier: which of them serves
 // a model, and how a request gets there. It refuses to know what was judged, and
 // by whom. Start with [Config]; [Set] finds, [Server] sends.
+//
+// check.go is what a configuration may be, replicas.go which of several servers
+// gets a request, headers.go what a server learns of the caller, credential.go
+// and transport.go how the verifier shows itself.
 package upstream
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/hourpass/hourpass/internal/reqtarget"
+	"github.com/hourpass/hourpass/verifier/internal/assertion"
 	"github.com/hourpass/hourpass/verifier/internal/route"
 )
 
 // Defaults of [Config].
 const (
+	defaultConnectTimeout  = 5 * time.Second
 	defaultResponseTimeout = 10 * time.Minute
 	defaultIdleTimeout     = 5 * time.Minute
+	defaultHealthEvery     = 10 * time.Second
+	defaultAssertionHeader = "X-Hourpass-Assertion"
 )
 
-// Config is one model server, or what stands before several. Name, URL and
-// Models are required.
+// Config is one model server, or several that are alike, or what stands before
+// them. Name, Models and one of URL and URLs are required.
 type Config struct {
 	// Name stands in logs and records.
 	Name string
@@ -41,17 +49,63 @@ type Config struct {
 	// without them.
 	URL string
 
+	// URLs are those of replicas, instead of URL: at most 256 servers any of which
+	// can answer any call. Each request goes to the one with the fewest at work.
+	// One that can't be reached, or fails three times in a row, is left alone for
+	// a while, from a second up to a minute, unless all are.
+	URLs []string
+
+	// Health is a path under each of URLs, asked every HealthEvery, that answers
+	// 2xx if the server is fit to be used. One that twice did not is left alone
+	// until it does. Empty: none is asked. HealthEvery zero means 10 seconds.
+	Health      string
+	HealthEvery time.Duration
+
 	// Models are served here: exact names, patterns of the scope grammar, or "*"
 	// for all. Of several upstreams that fit, the one with the exact name has the
 	// call, otherwise the one with the longest pattern. Each may stand in one
 	// upstream only.
 	Models []string
 
-	// Header and Credential are how the verifier shows itself to the upstream:
-	// the header's name, Authorization unless said, and its whole value, such as
-	// "Bearer sk-…". Empty: it shows nothing.
+	// Header and Credential are how the verifier shows itself to the upstream.
+	// Header defaults to what such servers want, Template to the same: for most,
+	// Authorization and "Bearer {credential}". A credential with a space in it is
+	// the header's whole value. Empty: it shows nothing.
 	Header     string
+	Template   string
 	Credential string
+
+	// CredentialFile holds the credential instead, and is read again while in use,
+	// once a second. If it then holds none that can be sent, the last one stays.
+	CredentialFile string
+
+	// Headers are sent beside those that the verifier sets itself: from name to
+	// value, with {sub}, {client_id}, {team}, {tier}, {grant}, {jti} and {decision}
+	// in it for what the token says and the call's id in the audit. In their
+	// place stands nothing but letters, digits and -._~:/@; every other byte is
+	// %XX. A header with a placeholder for which there is nothing is not sent.
+	Headers map[string]string
+
+	// Assertions sign who calls, for the upstream to check: a JWT for
+	// AssertionAudience, by default Name, in AssertionHeader, by default
+	// X-Hourpass-Assertion. Nil: there is none.
+	Assertions        *assertion.Keys
+	AssertionHeader   string
+	AssertionAudience string
+
+	// CA is a PEM file with the only authorities that may vouch for the server.
+	// Empty: the system's. Cert and Key are PEM files that the verifier shows
+	// itself with. ServerName is the name that the server's certificate must have.
+	// Empty: that of the URL. TLS is 1.2 or later.
+	CA, Cert, Key, ServerName string
+
+	// NoHTTP2 keeps to HTTP/1.1 where TLS would let both agree on HTTP/2. H2C
+	// speaks HTTP/2, and nothing else, without TLS.
+	NoHTTP2, H2C bool
+
+	// ConnectTimeout bounds the wait for a connection, and that for TLS on it.
+	// Zero means 5 seconds.
+	ConnectTimeout time.Duration
 
 	// ResponseTimeout bounds the wait for the head of an answer. Servers that
 	// don't stream send it after the last word, so it must be long. Zero means
@@ -63,9 +117,17 @@ type Config struct {
 	// minutes.
 	IdleTimeout time.Duration
 
-	// Transport sends requests. Nil means one of our own, without a proxy from
-	// the environment, as the credential would pass through it.
+	// Transport sends requests. Nil means one of our own that does as the settings
+	// above say, without a proxy from the environment, as the credential would
+	// pass through it.
 	Transport http.RoundTripper
+
+	// Log gets replicas that go and come back, and credentials that can't be read;
+	// never a credential. Nil: none.
+	Log *slog.Logger
+
+	// Now is the wall clock. Nil means [time.Now].
+	Now func() time.Time
 }
 
 // Server is an upstream that calls can be sent to.
@@ -73,7 +135,11 @@ type Server struct {
 	Config
 	Family *route.Family
 
-	base *url.URL
+	replicas []*replica
+	pool     pool
+	secret   *secret
+	headers  []header
+	epoch    time.Time // Times in replicas count from here.
 }
 
 // Serves tells whether the server has the route, and calls may take it.
@@ -87,70 +153,109 @@ func (s *Server) Lists() bool { return s.Family.Lists() }
 
 // RoundTrip sends a request whose URL has only path and query.
 func (s *Server) RoundTrip(r *http.Request) (*http.Response, error) {
-	r.URL.Scheme, r.URL.Host, r.URL.Path, r.Host = s.base.Scheme, s.base.Host, s.base.Path+r.URL.Path, s.base.Host
-	if s.Credential != "" {
-		r.Header[s.Header] = []string{s.Credential}
+	s.authorize(r.Header)
+	if len(s.replicas) > 1 {
+		return s.balance(r)
 	}
+	address(r, r.URL, s.replicas[0].base)
 	return s.Transport.RoundTrip(r)
 }
 
-func newServer(u Config) (*Server, error) {
+func (s *Server) authorize(h http.Header) {
+	if s.secret != nil {
+		h[s.Header] = []string{s.secret.value(s.Now())}
+	}
+}
+
+// address gives a request the address of base, and target below it.
+func address(r *http.Request, target, base *url.URL) {
+	to := *target
+	to.Scheme, to.Host, to.Path = base.Scheme, base.Host, base.Path+target.Path
+	if target.RawPath != "" {
+		to.RawPath = base.EscapedPath() + target.RawPath
+	}
+	r.URL, r.Host = &to, base.Host
+}
+
+func newServer(c Config) (*Server, error) {
 	var errs []error
-	want := func(ok bool, problem string) {
-		if !ok {
-			errs = append(errs, errors.New(problem))
-		}
-	}
-	base, err := url.Parse(strings.TrimSuffix(u.URL, "/"))
-	want(err == nil && (base.Scheme == "http" || base.Scheme == "https") && base.Hostname() != "" && base.User == nil &&
-		base.RawQuery == "" && base.Fragment == "", "its URL is not an http or https URL without user, query and fragment")
-	if err == nil {
-		_, _, err := reqtarget.Split("/" + strings.TrimPrefix(base.EscapedPath(), "/"))
-		want(err == nil, "its URL's path is not canonical")
-		want(!strings.HasSuffix(base.Path, "/v1"), "its URL ends in /v1, which is appended to it")
-	}
-	if u.API == "" {
-		u.API = "openai"
-	}
-	family := route.FamilyOf(u.API)
-	want(family != nil, "its API is none that the verifier speaks")
-	for _, name := range u.Open {
-		want(family != nil && family.HasAdmin(name), fmt.Sprintf("%q, to be opened, is no route that rules such a server", name))
-	}
-	if u.Header == "" {
-		u.Header = "Authorization"
-	}
-	u.Header = http.CanonicalHeaderKey(u.Header)
-	want(u.Name != "", "it has no name")
-	want(len(u.Models) > 0, "it has no models")
-	want(isHeaderName(u.Header) && !slices.Contains(ours, u.Header), "its credential's header cannot be used for that")
-	want(strings.IndexFunc(u.Credential, func(r rune) bool { return r < ' ' || r > '~' }) < 0, "its credential is not printable ASCII")
-	want(u.ResponseTimeout >= 0 && u.IdleTimeout >= 0, "a timeout is negative")
+	c.Check(func(setting, problem string) { errs = append(errs, fmt.Errorf("%s: %s", setting, problem)) })
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if u.ResponseTimeout == 0 {
-		u.ResponseTimeout = defaultResponseTimeout
+	c.setDefaults()
+	s := &Server{Config: c, Family: route.FamilyOf(c.API), epoch: c.Now()}
+	for _, u := range append(slices.Clone(c.URLs), c.URL) {
+		if u != "" {
+			base, _ := parseBase(u)
+			s.replicas = append(s.replicas, &replica{base: base})
+		}
 	}
-	if u.IdleTimeout == 0 {
-		u.IdleTimeout = defaultIdleTimeout
+	for _, name := range sortedNames(c.Headers) {
+		parts, _ := parseTemplate(c.Headers[name])
+		s.headers = append(s.headers, header{http.CanonicalHeaderKey(name), parts})
 	}
-	if u.Transport == nil {
-		u.Transport = newTransport()
+	var err error
+	if s.secret, err = newSecret(&c); err != nil {
+		return nil, fmt.Errorf("credential_file: %w", err)
 	}
-	return &Server{Config: u, Family: family, base: base}, nil
+	if c.Transport == nil {
+		if s.Transport, err = newTransport(&c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
-// ours are headers that we or net/http set ourselves, give a meaning to, or take
-// away: a credential in one of the last would silently not be sent.
-var ours = []string{
-	"Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection", "Te", "Trailer", "Upgrade",
-	"Accept", "Accept-Encoding", "Expect", "User-Agent", "X-Request-Id",
-	"Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto",
+func (c *Config) setDefaults() {
+	if c.API == "" {
+		c.API = route.Families[0].Name
+	}
+	c.Header, c.Template = c.shown()
+	if c.AssertionHeader == "" {
+		c.AssertionHeader = defaultAssertionHeader
+	}
+	c.AssertionHeader = http.CanonicalHeaderKey(c.AssertionHeader)
+	if c.AssertionAudience == "" {
+		c.AssertionAudience = c.Name
+	}
+	for field, value := range map[*time.Duration]time.Duration{
+		&c.ConnectTimeout: defaultConnectTimeout, &c.ResponseTimeout: defaultResponseTimeout,
+		&c.IdleTimeout: defaultIdleTimeout, &c.HealthEvery: defaultHealthEvery,
+	} {
+		if *field == 0 {
+			*field = value
+		}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Log = c.Log.With("upstream", c.Name)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 }
 
-func isHeaderName(s string) bool {
-	return s != "" && strings.IndexFunc(s, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-'
-	}) < 0
+// shown returns the header of the credential and its template: what is set, then
+// what the family wants, then what most do.
+func (c *Config) shown() (name, template string) {
+	wanted, word := "Authorization", "Bearer"
+	if f := route.FamilyOf(c.API); f != nil && f.Credential != "" {
+		wanted, word, _ = strings.Cut(f.Credential, " ")
+	}
+	wanted = http.CanonicalHeaderKey(wanted)
+	name, template = http.CanonicalHeaderKey(c.Header), c.Template
+	if name == "" {
+		name = wanted
+	}
+	switch {
+	case template != "":
+	case name == wanted && word != "":
+		template = word + " " + credentialPlace
+	case name == "Authorization":
+		template = "Bearer " + credentialPlace
+	default:
+		template = credentialPlace
+	}
+	return name, template
 }
