@@ -163,7 +163,7 @@ func (f *form) write(w *writer, rules *route.Members) (Content, error) {
 	}
 	given := func(param string) bool {
 		for i := range f.parts {
-			if p := rules.Rules[f.parts[i].name].Param; p != nil && p.Name == param {
+			if w.settles(rules, f.parts[i].name, param) {
 				return true
 			}
 		}

@@ -131,7 +131,7 @@ func write(b []byte, name string, rule *route.Rule, n float64, r token.Range) ([
 func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *route.Members) ([]byte, error) {
 	given := func(param string) bool {
 		for i := range members {
-			if p := rules.Rules[members[i].Name].Param; p != nil && p.Name == param && members[i].Kind != strictjson.KindNull {
+			if members[i].Kind != strictjson.KindNull && w.settles(rules, members[i].Name, param) {
 				return true
 			}
 		}
@@ -156,6 +156,13 @@ func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *
 		}
 	}
 	return b, nil
+}
+
+// settles tells whether a member of that name says the parameter to the upstream.
+// One that it may not read would leave it to take as much as it likes.
+func (w *writer) settles(rules *route.Members, name, param string) bool {
+	rule := rules.Rules[name]
+	return rule.Param != nil && rule.Param.Name == param && (!rule.Some || name == w.bounds.Cap)
 }
 
 // missing puts in a member for each parameter that is not given and that servers

@@ -158,7 +158,7 @@ func matchSegment(want, segment string) (model, prefix, suffix string, ok bool) 
 }
 
 func isPlainName(s string) bool {
-	if s == "" || len(s) > token.MaxModel {
+	if s == "" || s == "." || s == ".." || len(s) > token.MaxModel {
 		return false
 	}
 	for i := range len(s) {

@@ -47,7 +47,7 @@ var llamaCpp = Family{
 
 var llamaCompletion = newMembers([]named{
 	{"n_predict", whole.as(maxTokens)}, // The first, so that it is the one to be put in.
-}, inference, otherModels)
+}, inference, []named{{"n_predict", whole.as(maxTokens)}, {"n_probs", whole.as(topLogprobs)}}, otherModels)
 
 var llamaModel = newMembers([]named{{"model", model}}, otherModels)
 

@@ -20,6 +20,13 @@ type Rule struct {
 
 	// Param is how the member stands for a parameter of the token's par claim.
 	Param *Param
+
+	// Some marks a member that only some servers of the route read: it is held to
+	// the bounds, but to the others a request that has it still leaves the
+	// parameter out. A family's Cap is read by its servers.
+	Some bool
+
+	never bool // It may not stand there.
 }
 
 // A Param is how a member is held to a bound of the token's par claim.

@@ -97,7 +97,7 @@ var engine = refused(
 )
 
 var ollamaCommon = append([]named{
-	{"stream", flag.as(streaming)},
+	{"stream", flag.as(unlessSaid)},
 	{"options", group.of(ollamaOptions)},
 	{"top_logprobs", whole.as(topLogprobs)},
 }, refused("is refused: it shows what the model was told", "_debug_render_only")...)

@@ -96,15 +96,15 @@ var inference = []named{
 	{"stream", flag.as(streaming)},
 	{"stream_options", group},
 	{"max_tokens", count.as(maxTokens)},
-	{"max_completion_tokens", count.as(maxTokens)},
-	{"max_output_tokens", count.as(maxTokens)},
-	{"n_predict", whole.as(maxTokens)}, // To llama.cpp, on any route.
+	{"max_completion_tokens", count.as(maxTokens).some()}, // Not to Ollama.
+	{"max_output_tokens", count.as(maxTokens).some()},
+	{"n_predict", whole.as(maxTokens).some()}, // To llama.cpp, on any route.
 	{"n", count.as(choices)},
-	{"n_cmpl", count.as(choices)}, // To llama.cpp.
+	{"n_cmpl", count.as(choices).some()}, // To llama.cpp.
 	{"best_of", count.as(bestOf)},
 	{"temperature", float.as(temperature)},
-	{"n_probs", whole.as(topLogprobs)},         // To llama.cpp.
-	{"prompt_logprobs", whole.as(topLogprobs)}, // To vLLM.
+	{"n_probs", whole.as(topLogprobs).some()},         // To llama.cpp.
+	{"prompt_logprobs", whole.as(topLogprobs).some()}, // To vLLM.
 }
 
 var chat = newMembers(inference, otherModels, []named{
@@ -124,7 +124,7 @@ var responses = newMembers([]named{
 	{"background", Rule{Is: isFalse, Words: "must be false: what it costs could not be seen"}},
 	{"tools", toolList.as(tools)},
 	{"top_logprobs", whole.as(topLogprobs)},
-}, inference, otherModels, refused(
+}, inference, []named{{"max_output_tokens", count.as(maxTokens)}}, otherModels, refused(
 	"is refused: it reaches into what the model server keeps of other calls", "previous_response_id conversation",
 ), refused(
 	"is refused: a stored prompt may name another model", "prompt",

@@ -38,6 +38,7 @@ var (
 	images      = Param{Name: "images", Measure: number, Write: writeWhole, Absent: 1}
 	imagePixels = Param{Name: "image_pixels", Measure: pixels, Absent: Endless}
 	streaming   = Param{Name: "stream", Measure: number, Write: writeFlag}
+	unlessSaid  = Param{Name: "stream", Measure: number, Write: writeFlag, Absent: 1}
 	temperature = Param{Name: "temperature", Measure: number, Write: writeFloat, Absent: Endless}
 	topLogprobs = Param{Name: "top_logprobs", Measure: number, Write: writeWhole}
 	tools       = Param{Name: "tools", Measure: length}
@@ -46,6 +47,12 @@ var (
 // as is the rule, held to the bounds of a parameter.
 func (r Rule) as(p Param) Rule {
 	r.Param = &p
+	return r
+}
+
+// some is the rule for a member that only some servers read.
+func (r Rule) some() Rule {
+	r.Some = true
 	return r
 }
 
@@ -59,7 +66,7 @@ func (r Rule) of(inner *Members) Rule {
 func refused(words, names string) []named {
 	var rows []named
 	for name := range strings.FieldsSeq(names) {
-		rows = append(rows, named{name, Rule{Is: isNull, Words: words}})
+		rows = append(rows, named{name, Rule{Is: isNull, Words: words, never: true}})
 	}
 	return rows
 }
