@@ -43,9 +43,12 @@ type call struct {
 	keeper   *keeper
 }
 
+// step is a part of the way of a call.
+type step = func(*answer, *http.Request, *call) error
+
 // serve answers one request and keeps its record, whatever happens. A call that
-// passes goes on to then.
-func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*answer, *http.Request, *call) error) {
+// passes decide goes on to then.
+func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, decide, then step) {
 	c := &call{began: v.c.Now(), client: r.Context(), unread: r}
 	c.record = audit.Record{Time: c.began, Decision: audit.NewID(), Event: "call", Outcome: audit.Deny}
 	// A length beside chunks is ignored by net/http, and taken away before we could
@@ -55,7 +58,7 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 	v.c.Metrics.begin()
 	defer v.finish(w, c)
 	defer c.doc.Close()
-	err := v.decide(w, r, c)
+	err := decide(w, r, c)
 	if err == nil {
 		c.record.Outcome = audit.Allow
 		err = then(w, r, c)
@@ -68,6 +71,29 @@ func (v *Verifier) serve(rw http.ResponseWriter, r *http.Request, then func(*ans
 // decide takes the steps of a decision, the cheapest first. No step looks at
 // more of the request than the ones before have made safe to look at.
 func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
+	if err := v.admit(r, c); err != nil {
+		return err
+	}
+	if c.route.Members != nil {
+		if err := v.readBody(w, r, c); err != nil {
+			return err
+		}
+	}
+	if err := v.findModel(c); err != nil {
+		return err
+	}
+	if err := c.checkScope(); err != nil {
+		return err
+	}
+	if err := c.rewrite(); err != nil {
+		return err
+	}
+	return v.records.takesMore()
+}
+
+// admit takes the steps before the body: whether the request is one, who asks,
+// from where, and for which route.
+func (v *Verifier) admit(r *http.Request, c *call) error {
 	client := clientip.From(r, v.c.TrustedProxies)
 	if client.IsValid() {
 		c.record.ClientIP = client.String()
@@ -96,24 +122,7 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 		return refusal.ErrLimits
 	}
 	// Only now, so that whoever has no token learns nothing of the routes.
-	if err := c.findRoute(r, path, query); err != nil {
-		return err
-	}
-	if c.route.Members != nil {
-		if err := v.readBody(w, r, c); err != nil {
-			return err
-		}
-	}
-	if err := v.findModel(c); err != nil {
-		return err
-	}
-	if err := c.checkScope(); err != nil {
-		return err
-	}
-	if err := c.rewrite(); err != nil {
-		return err
-	}
-	return v.records.takesMore()
+	return c.findRoute(r, path, query)
 }
 
 func (c *call) identify(claims *token.Claims) {

@@ -183,7 +183,7 @@ func (c *Config) check() error {
 // as they came, not behind a router that cleans paths.
 func (v *Verifier) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v.serve(w, r, v.forward)
+		v.serve(w, r, v.decide, v.forward)
 	})
 }
 
@@ -192,7 +192,7 @@ func (v *Verifier) Handler() http.Handler {
 // calls. What next lists at GET /v1/models is cut down to what the token covers.
 func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		v.serve(w, r, func(w *answer, r *http.Request, c *call) error {
+		v.serve(w, r, v.decide, func(w *answer, r *http.Request, c *call) error {
 			r = c.inProcess(r)
 			if c.route.List != nil {
 				return v.listModels(w, c, []source{handlerSource(next, r)})

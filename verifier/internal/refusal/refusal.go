@@ -38,6 +38,10 @@ var (
 	ErrNoModel         = errors.New("the body names no model")
 	ErrModelName       = errors.New("no scope can cover the model's name")
 	ErrScope           = errors.New("the token has no scope for the call")
+	ErrUnseen          = errors.New("the body is not seen here, and the token does not cover every model")
+	ErrUnseenParam     = errors.New("the body is not seen here, and the token bounds its parameters")
+	ErrNotCanonical    = errors.New("the body would be forwarded otherwise than it was judged")
+	ErrStranger        = errors.New("the question is from a network that is not trusted")
 	ErrNotServed       = errors.New("the model's server does not have the route")
 	ErrNoUpstream      = errors.New("no model server serves the model")
 	ErrUpstream        = errors.New("the model server could not be used")
@@ -122,6 +126,10 @@ var refusals = []Refusal{
 	{ErrParam, 403, "parameter_not_allowed", "param", "", "The token does not allow it:"},
 	{ErrScope, 403, insufficientScope, "scope", insufficientScope, "The token lacks the scope"},
 	{ErrNoUpstream, 404, "model_not_found", "model", "", "No model server here serves that model."},
+	{ErrUnseen, 403, insufficientScope, "unseen_model", insufficientScope, "Bodies are not seen here, so the token must cover every model of the server for"},
+	{ErrUnseenParam, 403, "parameter_not_allowed", "unseen_param", "", "Bodies are not seen here, and the token bounds their parameters."},
+	{ErrNotCanonical, 400, "invalid_body", "not_canonical", "", "Send the body in canonical form: it is not written anew here."},
+	{ErrStranger, 403, "not_trusted", "stranger", "", "Only the proxy in front may ask."},
 	{ErrNotServed, 404, "not_found", "not_served", "", "The server of that model has no such endpoint."},
 	{ErrUpstream, 502, "upstream_error", "upstream", "", "The model server could not be used."},
 	{ErrUpstreamSlow, 504, "upstream_timeout", "upstream_slow", "", "The model server took too long to answer."},
