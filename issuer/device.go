@@ -297,6 +297,7 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 		return pages.Done{Title: "Refused", Text: "The device was not logged in. If you did not start this, tell your security team."}, nil
 	}
 	id := rand.Text()
+	d.Session.Opener, d.Session.Ends = mac, now.Add(s.Session).Unix()
 	sealed, err := s.sealSession(id, d.Session)
 	if err != nil {
 		return pages.Done{}, err
@@ -311,7 +312,7 @@ func (s *Server) decideDevice(r *http.Request, f form, rec *audit.Record, now ti
 		}
 		_, err = tx.ExecContext(r.Context(), `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_challenge, redirect_uri, code_ends_at,
 			code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, '', '', 0, 1, 0, 0, $5, 0)`, id, CLI,
-			s.identityMAC(d.Session.Identity.String()), sealed, now.Add(s.Session).Unix())
+			s.identityMAC(d.Session.Identity.String()), sealed, d.Session.Ends)
 		return err
 	})
 	if err != nil {
@@ -356,5 +357,5 @@ func (s *Server) redeemDevice(ctx context.Context, req *tokenRequest, rec *audit
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
 		return nil, errors.Join(errDevice, err, s.endSession(ctx, id)) // It came twice: two hold it.
 	}
-	return s.openTokens(ctx, id, rec, now)
+	return s.openTokens(ctx, id, mac, rec, now)
 }

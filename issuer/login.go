@@ -326,14 +326,15 @@ func readQuery(r *http.Request, known ...string) (map[string]string, error) {
 // openSession keeps a finished login and returns the code that opens it.
 func (s *Server) openSession(ctx context.Context, l login, p idp.Proof, now time.Time) (string, error) {
 	id, code := rand.Text(), randomToken("hpc_")
-	sealed, err := s.sealSession(id, session{Identity: p.Identity, Refresh: p.Refresh})
+	opener, ends := s.Sealer.MAC(macCode, []byte(code)), now.Add(s.Session).Unix()
+	sealed, err := s.sealSession(id, session{Identity: p.Identity, Refresh: p.Refresh, Opener: opener, Ends: ends})
 	if err != nil {
 		return "", err
 	}
 	if _, err := s.DB.ExecContext(ctx, `INSERT INTO sessions (id, client_id, identity_mac, sealed, code_mac, code_challenge, redirect_uri, code_ends_at,
 		code_used, access_ends_at, rotated_at, ends_at, ended) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, 0, 0, $9, 0)`,
-		id, l.ClientID, s.identityMAC(p.Identity.String()), sealed, s.Sealer.MAC(macCode, []byte(code)), l.Challenge, l.RedirectURI,
-		now.Add(codeLife).Unix(), now.Add(s.Session).Unix()); err != nil {
+		id, l.ClientID, s.identityMAC(p.Identity.String()), sealed, opener, l.Challenge, l.RedirectURI,
+		now.Add(codeLife).Unix(), ends); err != nil {
 		return "", errors.Join(errors.New("keeping a login"), err)
 	}
 	return code, nil

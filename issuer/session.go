@@ -12,6 +12,7 @@ import (
 	"hash/maphash"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,27 @@ type session struct {
 	ID       string          `json:"id"` // Sealed along, so that one row's content is worthless in another.
 	Identity policy.Identity `json:"identity"`
 	Refresh  string          `json:"refresh"` // The provider's refresh token. May be empty.
+	Opener   []byte          `json:"opener"`  // MAC of the code that opens it: a row can't be given another.
+	Ends     int64           `json:"ends"`    // Unix time, whatever the row says.
+}
+
+// A login's own tokens name their session and when they were given out. What
+// stands in the database is a MAC of all of it: copied into another's row, or
+// given another time, it opens nothing.
+func loginToken(prefix, id string, now time.Time) string {
+	return randomToken(prefix) + "." + id + "." + strconv.FormatInt(now.Unix(), 10)
+}
+
+// ofLoginToken returns what a token says of itself. It is to be believed once its
+// MAC was found.
+func ofLoginToken(raw string) (id string, given time.Time) {
+	_, rest, _ := strings.Cut(raw, ".")
+	id, at, _ := strings.Cut(rest, ".")
+	unix, err := strconv.ParseInt(at, 10, 64)
+	if err != nil {
+		return "", time.Time{}
+	}
+	return id, time.Unix(unix, 0)
 }
 
 func (s *Server) sealSession(id string, v session) ([]byte, error) {
@@ -74,8 +96,8 @@ func (s *Server) redeemCode(ctx context.Context, req *tokenRequest, rec *audit.R
 	}
 	var id, challenge, redirectURI string
 	var ends int64
-	err := s.DB.QueryRowContext(ctx, `SELECT id, code_challenge, redirect_uri, code_ends_at FROM sessions WHERE code_mac = $1`,
-		s.Sealer.MAC(macCode, []byte(req.form["code"]))).Scan(&id, &challenge, &redirectURI, &ends)
+	mac := s.Sealer.MAC(macCode, []byte(req.form["code"]))
+	err := s.DB.QueryRowContext(ctx, `SELECT id, code_challenge, redirect_uri, code_ends_at FROM sessions WHERE code_mac = $1`, mac).Scan(&id, &challenge, &redirectURI, &ends)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errCode
 	}
@@ -99,12 +121,13 @@ func (s *Server) redeemCode(ctx context.Context, req *tokenRequest, rec *audit.R
 		// (RFC 6749, section 4.1.2): what it opened ends.
 		return nil, errors.Join(errCode, s.endSession(ctx, id))
 	}
-	return s.openTokens(ctx, id, rec, now)
+	return s.openTokens(ctx, id, mac, rec, now)
 }
 
-// openTokens gives a session its first access and refresh tokens.
-func (s *Server) openTokens(ctx context.Context, id string, rec *audit.Record, now time.Time) (any, error) {
-	access, refresh := randomToken("hpl_"), randomToken("hpr_")
+// openTokens gives a session its first access and refresh tokens, for the code
+// that it was made for.
+func (s *Server) openTokens(ctx context.Context, id string, opener []byte, rec *audit.Record, now time.Time) (any, error) {
+	access, refresh := loginToken("hpl_", id, now), loginToken("hpr_", id, now)
 	var sealed []byte
 	err := s.DB.QueryRowContext(ctx, `UPDATE sessions SET access_mac = $1, access_ends_at = $2, refresh_mac = $3, rotated_at = $4
 		WHERE id = $5 RETURNING sealed`, s.Sealer.MAC(macAccess, []byte(access)), now.Add(AccessLife).Unix(),
@@ -113,8 +136,11 @@ func (s *Server) openTokens(ctx context.Context, id string, rec *audit.Record, n
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}
 	v, err := s.unsealSession(id, sealed)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case !hmac.Equal(v.Opener, opener):
+		return nil, errors.New("opening a session: it is another code's")
 	}
 	rec.Identity = v.Identity.String()
 	return loginAnswer(access, refresh), s.vouched(ctx, v.Identity, now)
@@ -162,10 +188,14 @@ func validVerifier(v string) bool {
 // and their provider is asked again each time, so that a leaver is out at once.
 // It yields the token together with the next refresh token.
 func (x exchange) refresh(ctx context.Context) (any, error) {
-	mac := x.Sealer.MAC(macRefresh, []byte(x.req.form["refresh_token"]))
+	raw := x.req.form["refresh_token"]
+	mac := x.Sealer.MAC(macRefresh, []byte(raw))
 	id, err := x.findRefresh(ctx, mac)
 	if err != nil {
 		return nil, err
+	}
+	if named, _ := ofLoginToken(raw); named != id {
+		return nil, errRefresh
 	}
 	// One refresh of a session at a time, here and at other issuers: a provider
 	// takes two with the same refresh token of its own for theft.
@@ -191,7 +221,7 @@ func (x exchange) refresh(ctx context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.RefreshToken = randomToken("hpr_")
+	answer.RefreshToken = loginToken("hpr_", id, x.now)
 	if _, err := x.DB.ExecContext(ctx, `UPDATE sessions SET previous_mac = $1, refresh_mac = $2, rotated_at = $3 WHERE id = $4`,
 		mac, x.Sealer.MAC(macRefresh, []byte(answer.RefreshToken)), x.now.Unix(), id); err != nil {
 		return nil, fmt.Errorf("rotating a refresh token: %w", err)
@@ -268,6 +298,9 @@ func (x exchange) refreshable(ctx context.Context, id string, mac []byte) (sessi
 		return session{}, errRefresh // It was rotated away while this request waited.
 	}
 	v, err := x.unsealSession(id, sealed)
+	if err == nil && x.now.Unix() >= v.Ends {
+		err = errRefresh
+	}
 	if err == nil && !hmac.Equal(mac, current) && x.now.Sub(time.Unix(rotatedAt, 0)) > HonestRetry {
 		return session{}, errors.Join(errRefresh, x.endReplayed(ctx, id, v.Identity))
 	}
@@ -358,10 +391,9 @@ func (s *Server) person(r *http.Request, now time.Time) (person, error) {
 	}
 	var id string
 	var sealed []byte
-	var ends int64
-	err := s.DB.QueryRowContext(r.Context(), `SELECT id, sealed, access_ends_at FROM sessions
+	err := s.DB.QueryRowContext(r.Context(), `SELECT id, sealed FROM sessions
 		WHERE access_mac = $1 AND access_ends_at > $2 AND ends_at > $2 AND ended = 0`,
-		s.Sealer.MAC(macAccess, []byte(access)), now.Unix()).Scan(&id, &sealed, &ends)
+		s.Sealer.MAC(macAccess, []byte(access)), now.Unix()).Scan(&id, &sealed)
 	if errors.Is(err, sql.ErrNoRows) {
 		return person{}, errSession
 	}
@@ -369,8 +401,15 @@ func (s *Server) person(r *http.Request, now time.Time) (person, error) {
 		return person{}, fmt.Errorf("reading a session: %w", err)
 	}
 	v, err := s.unsealSession(id, sealed)
-	opened := time.Unix(ends, 0).Add(-AccessLife)
-	return person{v.Identity, now.Before(opened.Add(FreshLogin))}, err
+	if err != nil {
+		return person{}, err
+	}
+	// The row says the same, but the row can be written by others.
+	named, opened := ofLoginToken(access)
+	if named != id || !now.Before(opened.Add(AccessLife)) || now.Unix() >= v.Ends {
+		return person{}, errSession
+	}
+	return person{v.Identity, now.Before(opened.Add(FreshLogin))}, nil
 }
 
 // vouched notes that the identity's provider vouched for it just now.

@@ -139,3 +139,56 @@ func TestOneIfMatch(t *testing.T) {
 		}
 	}
 }
+
+// TestForgedSessions: who can write into the database, and has a login of their
+// own, gets neither another's nor a longer one.
+func TestForgedSessions(t *testing.T) {
+	h := startCompany(t)
+	admin, eve := h.logIn("grace", "hopper"), h.logIn("ada", "lovelace")
+	session := func(l login) (id string) {
+		_, rest, _ := strings.Cut(l.Access, ".")
+		id, _, _ = strings.Cut(rest, ".")
+		return id
+	}
+	k := h.enrol(eve, `{"grants":["faq"]}`)
+	me := func(l login) int {
+		status, _ := h.api(http.MethodGet, "/v1/keys?owner=*", l.Access, "")
+		return status
+	}
+	if me(admin) != http.StatusOK || me(eve) != http.StatusForbidden {
+		t.Fatalf("before: the admin gets %d, eve %d", me(admin), me(eve))
+	}
+
+	// Her tokens beside the admin's session.
+	h.writeRow(`UPDATE sessions SET access_mac = (SELECT access_mac FROM sessions WHERE id = $1), refresh_mac = (SELECT refresh_mac FROM sessions WHERE id = $1)
+		WHERE id = $2`, session(eve), session(admin))
+	h.writeRow(`UPDATE sessions SET access_mac = NULL, refresh_mac = NULL WHERE id = $1`, session(eve))
+	if status := me(eve); status != http.StatusUnauthorized {
+		t.Errorf("with her token in the admin's row: %d, want 401", status)
+	}
+	h.refused("with her token in the admin's row", k.Secret, refreshForm(eve.Refresh), "invalid_grant", "session")
+
+	// Her device's code beside a session of the admin's.
+	d := h.askDevice("x")
+	v := h.newVisitor("ada", "lovelace")
+	v.enter(d)
+	v.answer("approve")
+	h.writeRow(`UPDATE device_logins SET session_id = $1 WHERE state = 'approved'`, session(admin))
+	if status, body := h.post("/token", "", pollForm(d)); status == http.StatusOK {
+		t.Errorf("with the admin's session for her device: %d %s", status, body)
+	}
+
+	// More time.
+	late := h.logIn("ada", "lovelace")
+	h.pass(11 * time.Minute)
+	h.writeRow(`UPDATE sessions SET access_ends_at = access_ends_at + 86400, ends_at = ends_at + 864000`)
+	if status, body := h.api(http.MethodPost, "/v1/keys", late.Access, `{"grants":["faq"]}`); status != http.StatusUnauthorized || !strings.Contains(string(body), "insufficient_user_authentication") {
+		t.Errorf("as a fresh login: %d %s", status, body)
+	}
+	h.pass(time.Hour)
+	if status := me(late); status != http.StatusUnauthorized {
+		t.Errorf("after its hour: %d, want 401", status)
+	}
+	h.pass(11 * time.Hour)
+	h.refused("after the session's end", k.Secret, refreshForm(late.Refresh), "invalid_grant", "session")
+}
