@@ -1,14 +1,19 @@
 package e2e
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // echo is a model server that answers with what it was asked.
@@ -155,6 +160,111 @@ func TestVerifierSettings(t *testing.T) {
 		out, err := exec.Command(binary(t, "hourpass-verifier"), "validate", "--config", config).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), filepath.Base(config)) || !strings.Contains(string(out), row.want) {
 			t.Errorf("%s: %v, %s, want %s", row.name, err, out, row.want)
+		}
+	}
+}
+
+// TestUnencryptedHTTP2: h2c by choice, and HTTP/1.1 beside it.
+func TestUnencryptedHTTP2(t *testing.T) {
+	for _, on := range []bool{true, false} {
+		l := newLone(t)
+		l.start(fmt.Sprintf(`
+h2c: %v
+upstreams:
+  - {name: echo, url: %q, models: [small]}
+`, on, echo(t).URL))
+		only2 := &http.Transport{Protocols: new(http.Protocols)}
+		only2.Protocols.SetUnencryptedHTTP2(true)
+		for _, client := range []*http.Client{http.DefaultClient, {Transport: only2}} {
+			req, err := http.NewRequest(http.MethodPost, l.url+"/v1/chat/completions", strings.NewReader(`{"model":"small"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+l.token("chat:small"))
+			req.Header.Set("Content-Type", "application/json")
+			res, err := client.Do(req)
+			two := client != http.DefaultClient
+			if two && !on {
+				if err == nil {
+					t.Error("HTTP/2 without TLS is spoken though nobody chose it")
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != 200 || (res.ProtoMajor == 2) != two {
+				t.Errorf("%s: %s", res.Proto, res.Status)
+			}
+		}
+	}
+}
+
+// TestFormsAndCodings: what arrives is a form of ours, and plain JSON, whatever
+// the client sent.
+func TestFormsAndCodings(t *testing.T) {
+	arrived := make(chan *http.Request, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(8 << 20); err != nil && r.Header.Get("Content-Type") != "application/json" {
+			t.Error(err)
+		}
+		text, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(bytes.NewReader(text))
+		arrived <- r
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "{}")
+	}))
+	t.Cleanup(srv.Close)
+	l := newLone(t)
+	l.start(fmt.Sprintf("upstreams:\n  - {name: ears, url: %q, models: [whisper, large]}\n", srv.URL))
+	bearer := l.token("audio:whisper chat:large")
+
+	sound := bytes.Repeat([]byte("sound"), 500_000) // More than stays in memory.
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	_ = w.WriteField("model", "whisper")
+	file, err := w.CreateFormFile("file", "a.wav")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = file.Write(sound)
+	_ = w.Close()
+	status, body := l.ask(bearer, "/v1/audio/transcriptions", form.String(), "Content-Type", w.FormDataContentType())
+	if status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	r := <-arrived
+	if got := r.MultipartForm.Value["model"]; len(got) != 1 || got[0] != "whisper" || strings.Contains(r.Header.Get("Content-Type"), w.Boundary()) {
+		t.Errorf("model %q in %s", got, r.Header.Get("Content-Type"))
+	}
+	part, err := r.MultipartForm.File["file"][0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(part); err != nil || !bytes.Equal(got, sound) {
+		t.Errorf("%d bytes arrived of %d, %v", len(got), len(sound), err)
+	}
+	if status, body := l.ask(bearer, "/v1/audio/transcriptions", strings.ReplaceAll(form.String(), "whisper", "larger-"), "Content-Type", w.FormDataContentType()); status != 403 {
+		t.Errorf("another model: %d %s", status, body)
+	}
+
+	const chat = `{"model":"large","messages":[]}`
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(z, chat)
+	_ = z.Close()
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for coding, coded := range map[string]string{"gzip": zipped.String(), "zstd": string(encoder.EncodeAll([]byte(chat), nil))} {
+		if status, body := l.ask(bearer, "/v1/chat/completions", coded, "Content-Encoding", coding); status != 200 {
+			t.Fatalf("%s: %d %s", coding, status, body)
+		}
+		r := <-arrived
+		if text, _ := io.ReadAll(r.Body); string(text) != chat || r.Header.Get("Content-Encoding") != "" {
+			t.Errorf("%s: %q arrived, %v", coding, text, r.Header)
 		}
 	}
 }

@@ -20,6 +20,7 @@ const (
 	ReadHeaderTimeout = 10 * time.Second
 	IdleTimeout       = 2 * time.Minute
 	MaxHeaderBytes    = 32 << 10
+	MaxStreams        = 250 // Of HTTP/2, on one connection at a time.
 )
 
 // Endpoint is one listener and what it serves.
@@ -28,6 +29,7 @@ type Endpoint struct {
 	Listener net.Listener
 	Handler  http.Handler
 	TLS      *tls.Config   // Nil: plain HTTP.
+	H2C      bool          // HTTP/2 without TLS too, for proxies in front that speak it.
 	ReadBody time.Duration // How long a request's body may take to arrive. Zero: no limit.
 }
 
@@ -50,6 +52,13 @@ func Until(ctx context.Context, log *slog.Logger, grace time.Duration, draining 
 
 			// "OPTIONS *" is the handler's to refuse and to write down, too.
 			DisableGeneralOptionsHandler: true,
+
+			HTTP2: &http.HTTP2Config{MaxConcurrentStreams: MaxStreams},
+		}
+		if e.H2C {
+			srv.Protocols = new(http.Protocols)
+			srv.Protocols.SetHTTP1(true)
+			srv.Protocols.SetUnencryptedHTTP2(true)
 		}
 		servers[i] = srv
 		log.Info("listening", "name", e.Name, "addr", e.Listener.Addr().String(), "tls", e.TLS != nil)

@@ -22,6 +22,10 @@ type settings struct {
 	// TLS serves HTTPS on Listen.
 	TLS program.TLS `yaml:"tls"`
 
+	// H2C takes HTTP/2 without TLS on Listen, beside HTTP/1.1: for a proxy in front
+	// that speaks it.
+	H2C bool `yaml:"h2c"`
+
 	// Issuer, Audience, KeySet and Revocations are the one issuer whose tokens are
 	// accepted; Issuers, in their place, are several.
 	Issuer      string             `yaml:"issuer"`
@@ -92,6 +96,7 @@ func load(o program.Options) (*settings, error) {
 	program.CheckAddr(p, "listen", c.Listen)
 	program.CheckAddr(p, "ops_listen", c.OpsListen)
 	c.TLS.Check(p, "tls")
+	p.Check(!c.H2C || c.TLS == program.TLS{}, "h2c", "is without TLS: HTTP/2 is there with it")
 	if len(c.Issuers) == 0 {
 		only := issuerSettings{Issuer: c.Issuer, Audience: c.Audience, KeySet: c.KeySet, Revocations: c.Revocations}
 		only.check(p, "")

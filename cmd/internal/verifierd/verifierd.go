@@ -135,7 +135,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	}
 	group.Go(func() error {
 		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
-			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls},
+			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls, H2C: c.H2C},
 			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics, p.assertions)})
 	})
 	return group.Wait()

@@ -7,7 +7,7 @@ import (
 )
 
 // anthropic is the Messages API, which Ollama, llama.cpp and vLLM serve too.
-var anthropic = Family{ //nolint:gosec // A header's name is no credential.
+var anthropic = Family{ //nolint:gosec // The name of a header, no credential.
 	Name: "anthropic", Title: "Anthropic", Credential: "X-Api-Key", Headers: []string{"Anthropic-Version", "Anthropic-Beta"},
 	About: "A model's name is taken as it stands. There are no routes that rule. " +
 		"Closed stay batches, whose models stand one in each of their requests, files, containers and skills: all callers share one account, " +

@@ -10,7 +10,7 @@ import (
 
 // gemini is Google's API of generative models. Its servers read JSON as protocol
 // buffers do: every member has two spellings, and numbers may stand in quotes.
-var gemini = Family{ //nolint:gosec // A header's name is no credential.
+var gemini = Family{ //nolint:gosec // The name of a header, no credential.
 	Name: "gemini", Title: "Gemini", Credential: "X-Goog-Api-Key", Collection: "models/", Headers: []string{"X-Goog-Api-Client"},
 	About: "A model's name stands in the path, without `models/`; a body that names it again, with or without, must name the same. " +
 		"Guarded members have to be written the way of JSON, such as `generationConfig`: the other spelling, `generation_config`, is refused. " +
