@@ -42,7 +42,8 @@ func (v *Verifier) readBody(w *answer, r *http.Request, c *call) error {
 	case failed != nil:
 		return &refusal.Denial{Is: refusal.ErrBodyRead, Cause: failed}
 	}
-	if c.route.Carrier != route.InPath {
+	// Elsewhere it is only held against the model that the call names, if that.
+	if c.route.Carrier == route.InBody || c.route.Carrier == route.InForm {
 		if c.named = c.doc.Model; token.ValidModel(c.named) {
 			c.record.Model = c.named
 		}

@@ -192,7 +192,10 @@ func (v *Verifier) findModel(c *call) error {
 	default:
 		c.upstream, c.model = v.upstreams.Serving(c.named)
 	}
-	if c.model == "" {
+	switch {
+	case c.model == "" && r.Carrier == route.Nowhere:
+		return refusal.ErrNotServed // Nobody has opened it, or more than one.
+	case c.model == "":
 		return refusal.ErrNoModel
 	}
 	c.record.Model = c.model

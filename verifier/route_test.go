@@ -67,7 +67,7 @@ func TestRoutesRefused(t *testing.T) {
 		{"POST", "/v1/files", 404, "not_found", "endpoint", ""},
 		{"POST", "/chat/completions", 404, "not_found", "endpoint", ""},
 		{"POST", "/V1/chat/completions", 404, "not_found", "endpoint", ""},
-		{"POST", "/v1/load_lora_adapter", 403, "insufficient_scope", "scope", ""},
+		{"POST", "/v1/load_lora_adapter", 404, "not_found", "not_served", ""},
 		{"GET", "/", 404, "not_found", "endpoint", ""},
 		{"GET", "/livez", 404, "not_found", "endpoint", ""},
 		{"GET", "/readyz", 404, "not_found", "endpoint", ""},

@@ -17,7 +17,7 @@ func TestBoundNotRead(t *testing.T) {
 		{"one of OpenAI's, to Ollama", "POST", "/v1/chat/completions", "", `{"model":"m","max_completion_tokens":5}`, `{"model":"m","max_completion_tokens":5,"max_tokens":100}`},
 		{"one of OpenAI's, to OpenAI", "POST", "/v1/chat/completions", "max_completion_tokens", `{"model":"m","max_completion_tokens":5}`, `{"model":"m","max_completion_tokens":5}`},
 		{"the old one, to OpenAI", "POST", "/v1/chat/completions", "max_completion_tokens", `{"model":"m","max_tokens":5}`, `{"model":"m","max_tokens":5}`},
-		{"its own, on its own route", "POST", "/completion", "max_tokens", `{"model":"m","n_predict":5}`, `{"model":"m","n_predict":5}`},
+		{"its own, on its own route", "POST", "/completion", "", `{"model":"m","n_predict":5}`, `{"model":"m","n_predict":5}`},
 		{"of responses", "POST", "/v1/responses", "max_completion_tokens", `{"model":"m","max_output_tokens":5}`, `{"model":"m","max_output_tokens":5}`},
 		{"another's, of responses", "POST", "/v1/responses", "", `{"model":"m","max_completion_tokens":5}`, `{"model":"m","max_completion_tokens":5,"max_output_tokens":100}`},
 		{"none, with options", "POST", "/api/chat", "", `{"model":"m"}`, `{"model":"m","options":{"num_predict":100}}`},

@@ -8,7 +8,7 @@ import (
 // llamaCpp is llama-server. Started with a model it has that one, whatever a
 // request names; started without, it loads what requests name.
 var llamaCpp = Family{
-	Name: "llamacpp", Title: "llama.cpp", Cap: "max_tokens",
+	Name: "llamacpp", Title: "llama.cpp",
 	About: "A model's name is taken as it stands, and put in for servers that have several. Below `/v1/` a request has to name its model; on the server's own routes " +
 		"it need not where one upstream alone has the route and one model. " +
 		"Closed stay paths without `/v1/` that are twins of others, streams that are resumed by an id, changes of adapters, whose body is no object, " +
