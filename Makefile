@@ -60,7 +60,7 @@ bench-issuer:
 # The last line is one JSON object.
 bench-verifier:
 	@mkdir -p bin
-	@scripts/test-deps haproxy
+	@scripts/test-deps
 	@HOURPASS_BENCH_OUT=$(CURDIR)/bin/bench-verifier.json go test -run '^$$' -bench '^BenchmarkVerifier$$' -benchtime 1x -timeout 20m ./cmd/e2e | grep -E 'CPU|FAIL|bench_test|ReverseProxy|bare|verifier,|HAProxy' || true
 	@cat bin/bench-verifier.json
 

@@ -22,7 +22,7 @@ func ExampleVerifier_Middleware() {
 	}
 	model := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, _ := verifier.FromContext(r.Context())
-		fmt.Fprintf(w, "Hello, %s of %s.", who.Subject, who.Team)
+		_, _ = fmt.Fprintf(w, "Hello, %s of %s.", who.Subject, who.Team)
 	})
 
 	for _, token := range []string{issuer.token(), "stolen"} {

@@ -44,6 +44,9 @@ type settings struct {
 	// Upstreams are the model servers. At least one.
 	Upstreams []upstreamSettings `yaml:"upstreams"`
 
+	// ForwardAuth answers a proxy in front that forwards calls itself.
+	ForwardAuth forwardAuthSettings `yaml:"forward_auth"`
+
 	// Streams says what becomes of answers that outlive their token.
 	Streams struct {
 		// AtExpiry and AtRevocation are finish, the default, or cut.
@@ -123,6 +126,7 @@ func load(o program.Options) (*settings, error) {
 	p.Check(c.Streams.MaxAge >= 0, "streams.max_age", "must not be negative")
 	p.Check(c.Streams.KeepAlive >= 0, "streams.keep_alive", "must not be negative")
 	c.checkUpstreams(p)
+	c.ForwardAuth.check(p)
 	if c.Assertions.Issuer == "" {
 		c.Assertions.Issuer = c.Audience
 	}

@@ -110,7 +110,15 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	if err != nil {
 		return err
 	}
-	listeners, err := program.Listen(ctx, c.Listen, c.OpsListen)
+	forwardAuth, err := c.ForwardAuth.handler(p.verifier)
+	if err != nil {
+		return err
+	}
+	addrs := []string{c.Listen, c.OpsListen}
+	if forwardAuth != nil {
+		addrs = append(addrs, c.ForwardAuth.Listen)
+	}
+	listeners, err := program.Listen(ctx, addrs...)
 	if err != nil {
 		return err
 	}
@@ -133,10 +141,13 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 			group.Go(func() error { return run(ctx) })
 		}
 	}
-	group.Go(func() error {
-		return serve.Until(ctx, log, c.DrainTimeout, ready.Drain,
-			serve.Endpoint{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls, H2C: c.H2C},
-			serve.Endpoint{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics, p.assertions)})
-	})
+	endpoints := []serve.Endpoint{
+		{Name: "verifier", Listener: listeners[0], Handler: p.verifier.Handler(), TLS: tls, H2C: c.H2C},
+		{Name: "ops", Listener: listeners[1], Handler: verifier.Ops(ready, p.metrics, p.assertions)},
+	}
+	if forwardAuth != nil {
+		endpoints = append(endpoints, serve.Endpoint{Name: "forward-auth", Listener: listeners[2], Handler: forwardAuth})
+	}
+	group.Go(func() error { return serve.Until(ctx, log, c.DrainTimeout, ready.Drain, endpoints...) })
 	return group.Wait()
 }

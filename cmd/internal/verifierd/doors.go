@@ -1,0 +1,47 @@
+package verifierd
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"github.com/hourpass/hourpass/internal/config"
+	"github.com/hourpass/hourpass/verifier"
+)
+
+// forwardAuthSettings are as verifier.ForwardAuth says, and where it listens.
+type forwardAuthSettings struct {
+	// Listen is where the proxy in front asks, at /authz. Empty: nowhere.
+	Listen string `yaml:"listen"`
+	// Upstream is the name of the upstream that it forwards to.
+	Upstream string `yaml:"upstream"`
+	// Trusted are the networks that it asks from.
+	Trusted []string `yaml:"trusted"`
+	// Headers are original (nginx) or forwarded (Traefik, Caddy).
+	Headers string `yaml:"headers"`
+}
+
+func (s *forwardAuthSettings) check(p *config.Problems) {
+	if s.Listen == "" {
+		p.Check(s.Upstream == "" && len(s.Trusted) == 0 && s.Headers == "", "forward_auth.listen", "is required with the rest")
+		return
+	}
+	_, _, err := net.SplitHostPort(s.Listen)
+	p.Check(err == nil, "forward_auth.listen", "want host:port")
+	p.Check(s.Upstream != "", "forward_auth.upstream", "is required")
+	p.Check(len(s.Trusted) > 0, "forward_auth.trusted", "name the networks that the proxy asks from")
+	for i, n := range s.Trusted {
+		_, err := netip.ParsePrefix(n)
+		p.Check(err == nil, "forward_auth.trusted["+strconv.Itoa(i)+"]", "want a network such as 10.0.0.0/8")
+	}
+	p.Check(s.Headers == "original" || s.Headers == "forwarded", "forward_auth.headers", "want original (nginx) or forwarded (Traefik, Caddy)")
+}
+
+// forwardAuth is what answers there; nil: nothing.
+func (s *forwardAuthSettings) handler(v *verifier.Verifier) (http.Handler, error) {
+	if s.Listen == "" {
+		return nil, nil
+	}
+	return v.ForwardAuth(verifier.ForwardAuth{Upstream: s.Upstream, Trusted: networks(s.Trusted), Headers: s.Headers})
+}
