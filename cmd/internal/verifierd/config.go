@@ -47,6 +47,9 @@ type settings struct {
 	// ForwardAuth answers a proxy in front that forwards calls itself.
 	ForwardAuth forwardAuthSettings `yaml:"forward_auth"`
 
+	// ExtAuthz answers Envoy.
+	ExtAuthz extAuthzSettings `yaml:"ext_authz"`
+
 	// Streams says what becomes of answers that outlive their token.
 	Streams struct {
 		// AtExpiry and AtRevocation are finish, the default, or cut.
@@ -127,6 +130,7 @@ func load(o program.Options) (*settings, error) {
 	p.Check(c.Streams.KeepAlive >= 0, "streams.keep_alive", "must not be negative")
 	c.checkUpstreams(p)
 	c.ForwardAuth.check(p)
+	c.ExtAuthz.check(p)
 	if c.Assertions.Issuer == "" {
 		c.Assertions.Issuer = c.Audience
 	}

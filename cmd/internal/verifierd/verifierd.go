@@ -122,10 +122,17 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 	if err != nil {
 		return err
 	}
+	extAuthz, err := c.ExtAuthz.open(ctx, p.verifier, c.DrainTimeout)
+	if err != nil {
+		return err
+	}
 	ready := &serve.Readiness{Checks: []serve.Check{{Name: "audit", Err: p.verifier.Ready}}}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.verifier.Run(ctx) })
 	group.Go(func() error { return program.Reopen(ctx, log, p.records) })
+	if extAuthz != nil {
+		group.Go(func() error { return extAuthz(ctx) })
+	}
 	for _, i := range p.issuers {
 		name := func(what string) string {
 			if len(p.issuers) == 1 {
