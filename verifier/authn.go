@@ -10,7 +10,21 @@ import (
 
 // credentialHeaders are where clients of the API families put what they take
 // for an API key. Nowhere else is looked: not in the query, nor in a cookie.
-var credentialHeaders = [...]string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key"}
+var credentialHeaders = [...]string{"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Sec-Websocket-Protocol"}
+
+// presented are the values of a header that claim to be a token.
+func presented(h http.Header, name string) []string {
+	if name != "Sec-Websocket-Protocol" {
+		return h[name]
+	}
+	var list []string
+	for _, p := range offered(h) {
+		if token, ok := strings.CutPrefix(p, tokenSubprotocol); ok {
+			list = append(list, token)
+		}
+	}
+	return list
+}
 
 // credential returns the one token that the headers present. It may stand there
 // more than once; two different ones are refused, not resolved, because the
@@ -18,7 +32,7 @@ var credentialHeaders = [...]string{"Authorization", "X-Api-Key", "Api-Key", "X-
 func credential(h http.Header) (string, error) {
 	found := ""
 	for _, name := range credentialHeaders {
-		for _, value := range h[name] {
+		for _, value := range presented(h, name) {
 			if name == "Authorization" {
 				scheme, rest, _ := strings.Cut(value, " ")
 				if !strings.EqualFold(scheme, "Bearer") {

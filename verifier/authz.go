@@ -52,6 +52,8 @@ func (v *Verifier) decideFor(to *upstream.Server, w *answer, r *http.Request, c 
 		return err
 	}
 	switch {
+	case c.route.Socket:
+		return refusal.ErrUpgrade // Its frames would pass unjudged.
 	case c.route.List != nil:
 		return coversAll(to, c) // The list is the upstream's own.
 	case c.upstream != to || !to.Serves(c.route.Route):
@@ -79,7 +81,10 @@ func (v *Verifier) decideUnseen(to *upstream.Server, r *http.Request, c *call) e
 	if err := v.admit(r, c); err != nil {
 		return err
 	}
-	if c.route.List == nil && !to.Serves(c.route.Route) {
+	switch {
+	case c.route.Socket:
+		return refusal.ErrUpgrade // Its frames would pass unjudged.
+	case c.route.List == nil && !to.Serves(c.route.Route):
 		return refusal.ErrNotServed
 	}
 	if c.route.Members != nil || c.route.List != nil {

@@ -74,7 +74,7 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 	if err := v.admit(r, c); err != nil {
 		return err
 	}
-	if c.route.Members != nil {
+	if c.route.Members != nil && !c.route.Socket {
 		if err := v.readBody(w, r, c); err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (c *call) findRoute(r *http.Request, path, query string) error {
 	switch {
 	case m.Members == nil && r.ContentLength != 0 && !m.Socket:
 		return refusal.ErrUnwanted // It would be waited for, to no end.
-	case m.Socket || r.Header["Upgrade"] != nil:
+	case m.Socket != (r.Header["Upgrade"] != nil), m.Socket && !isHandshake(r):
 		return refusal.ErrUpgrade // Frames behind it would pass unjudged.
 	}
 	return nil
@@ -183,8 +183,8 @@ func (c *call) judgeQuery(query string) error {
 func (v *Verifier) findModel(c *call) error {
 	r := c.route.Route
 	switch {
-	case r.Carrier == route.Nowhere && !r.Admin():
-		return nil
+	case r.Carrier == route.Nowhere && !r.Admin(), r.Carrier == route.InFrame && c.named == "":
+		return nil // There is none, or not yet.
 	case c.named == "" && (r.Bound || r.Admin()):
 		c.upstream, c.model = v.upstreams.Bound(r)
 	case c.named != "" && !token.ValidModel(c.named):
@@ -237,7 +237,7 @@ func (c *call) rewrite() (err error) {
 		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint's parameters can't be seen"}
 	case c.route.Stream == route.Always && bounded && stream.Max < 1:
 		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint streams"}
-	case c.route.Members == nil:
+	case c.route.Members == nil, c.route.Socket:
 	case c.route.Carrier == route.InBody, c.route.Carrier == route.InForm:
 		c.body, err = c.doc.Write(c.model, bounds)
 	default:

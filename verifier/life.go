@@ -34,16 +34,17 @@ type lives struct {
 	calls map[*call]context.CancelCauseFunc
 }
 
-// limitLife ends the call by cancel when its time is over, until done is called.
-func (v *Verifier) limitLife(c *call, cancel context.CancelCauseFunc) (done func()) {
+// limitLife ends the call by cancel when its time is over, until done is called. A
+// WebSocket ends with its token, whatever the configuration says of answers.
+func (v *Verifier) limitLife(c *call, cancel context.CancelCauseFunc, isSocket bool) (done func()) {
 	left, why := v.c.Streams.MaxAge, refusal.ErrTooOld
-	if v.c.Streams.CutExpired {
+	if v.c.Streams.CutExpired || isSocket {
 		if until := c.claims.Expires.Sub(v.c.Now()); until < left {
 			left, why = until, refusal.ErrCutExpired
 		}
 	}
 	timer := time.AfterFunc(left, func() { cancel(why) })
-	if !v.c.Streams.CutRevoked || c.token.issuer.Revocations == nil {
+	if !v.c.Streams.CutRevoked && !isSocket || c.token.issuer.Revocations == nil {
 		return func() { timer.Stop() }
 	}
 	v.lives.mu.Lock()
@@ -71,4 +72,36 @@ func (v *Verifier) endRevoked(c *call, cancel context.CancelCauseFunc) {
 	if c.token.issuer.checkRevoked(c.claims, c.token.kid, v.c.Now()) != nil {
 		cancel(refusal.ErrCutRevoked)
 	}
+}
+
+// sockets are the WebSockets that are open: nothing of net/http's knows of them.
+type sockets struct {
+	mu    sync.Mutex
+	open  map[*context.CancelCauseFunc]struct{}
+	ended sync.WaitGroup
+}
+
+// add has the socket ended by cancel when the verifier is stopped, until done is
+// called.
+func (s *sockets) add(cancel context.CancelCauseFunc) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[&cancel] = struct{}{}
+	s.ended.Add(1)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.open, &cancel)
+		s.ended.Done()
+	}
+}
+
+// end ends them all and waits for that.
+func (s *sockets) end() {
+	s.mu.Lock()
+	for cancel := range s.open {
+		(*cancel)(refusal.ErrDraining)
+	}
+	s.mu.Unlock()
+	s.ended.Wait()
 }

@@ -20,20 +20,21 @@ import (
 
 // forward sends the call to its upstream and the answer to the client.
 func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
-	if c.route.List != nil {
-		return v.listModels(w, c, v.sources(r, c))
-	}
+	c.answer = w
 	switch {
+	case c.route.List != nil:
+		return v.listModels(w, c, v.sources(r, c))
+	case c.route.Socket:
+		return v.relay(w, r, c)
 	case c.upstream == nil:
 		return refusal.ErrNoUpstream
 	case !c.upstream.Serves(c.route.Route):
 		return refusal.ErrNotServed
 	}
 	c.record.Upstream = c.upstream.Name
-	c.answer = w
 	ctx, cancel := context.WithCancelCause(c.client)
 	defer cancel(nil)
-	defer v.limitLife(c, cancel)()
+	defer v.limitLife(c, cancel, false)()
 	c.life, c.watch = ctx, newWatch(w.ResponseWriter, cancel)
 	w.watch, w.idle = c.watch, c.upstream.IdleTimeout
 

@@ -20,7 +20,11 @@ func OpenAssertionKeys(path, issuer string) (*AssertionKeys, error) {
 }
 
 // Run asks after the health of upstreams that are configured so, until ctx ends.
-func (v *Verifier) Run(ctx context.Context) error { return v.upstreams.Run(ctx) }
+// It then ends the WebSockets that are open, which a server's Shutdown does not.
+func (v *Verifier) Run(ctx context.Context) error {
+	defer v.sockets.end()
+	return v.upstreams.Run(ctx)
+}
 
 // decorate puts into the header of a request for u what u is to know of the
 // caller.

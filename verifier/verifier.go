@@ -29,6 +29,7 @@ import (
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/body"
+	"github.com/hourpass/hourpass/verifier/internal/refusal"
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
@@ -116,6 +117,7 @@ type Verifier struct {
 	upstreams *upstream.Set
 	records   *records
 	lives     lives
+	sockets   sockets
 	disk      body.Disk
 }
 
@@ -147,9 +149,10 @@ func New(c Config) (*Verifier, error) {
 	v := &Verifier{
 		c: c, seen: cache, upstreams: upstreams,
 		records: &records{to: c.Audit, log: c.Log}, lives: lives{calls: map[*call]context.CancelCauseFunc{}},
+		sockets: sockets{open: map[*context.CancelCauseFunc]struct{}{}},
 	}
 	for _, i := range c.Issuers {
-		if i.Revocations != nil && c.Streams.CutRevoked {
+		if i.Revocations != nil {
 			i.Revocations.notify(v.endAllRevoked)
 		}
 	}
@@ -194,7 +197,10 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v.serve(w, r, v.decide, func(w *answer, r *http.Request, c *call) error {
 			r = c.inProcess(r)
-			if c.route.List != nil {
+			switch {
+			case c.route.Socket:
+				return refusal.ErrUpgrade // Its frames would pass unjudged.
+			case c.route.List != nil:
 				return v.listModels(w, c, []source{handlerSource(next, r)})
 			}
 			w.Header().Set(requestID, c.record.Decision)

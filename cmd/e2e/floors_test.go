@@ -45,7 +45,7 @@ var floors = map[string][]string{
 	"jwks/ring":                {"ground", "jwx", "jwks/internal/disk"},
 	"jwks/ring/pkcs11":         {"jwks/ring", "pkcs11"},
 	"verifier": {
-		"ground", "mux", "golang-lru", "prometheus",
+		"ground", "mux", "golang-lru", "prometheus", "websocket",
 		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream", "verifier/internal/assertion",
 	},
 	"verifier/extauthz":           {"verifier", "grpc"},
@@ -78,6 +78,7 @@ var libraries = map[string]string{
 	"github.com/pressly/goose/":                  "goose",
 	"github.com/chromedp/":                       "chromedp",
 	"github.com/gorilla/mux":                     "mux",
+	"github.com/coder/websocket":                 "websocket",
 	"github.com/envoyproxy/go-control-plane/":    "grpc",
 	"google.golang.org/genproto/":                "grpc",
 	"google.golang.org/grpc":                     "grpc",

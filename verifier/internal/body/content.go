@@ -28,6 +28,9 @@ const jsonType = "application/json"
 // Len is how many bytes there are. Without any, there is no body.
 func (c *Content) Len() int64 { return int64(len(c.text)) + c.size }
 
+// Bytes are all of it where it holds no files.
+func (c *Content) Bytes() []byte { return c.text }
+
 // Open reads from the beginning.
 func (c *Content) Open() io.ReadCloser {
 	if len(c.files) == 0 {

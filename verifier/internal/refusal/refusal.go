@@ -21,6 +21,8 @@ var (
 	ErrNotFound        = errors.New("no route has that path")
 	ErrQuery           = errors.New("the route takes no query")
 	ErrUpgrade         = errors.New("the request asks for another protocol")
+	ErrOrigin          = errors.New("a page of another host asks")
+	ErrDraining        = errors.New("the verifier is being stopped")
 	ErrContentType     = errors.New("the body is not declared as JSON in UTF-8")
 	ErrContentEncoding = errors.New("the body has an encoding that is not decoded")
 	ErrUnwanted        = errors.New("the request has a body that means nothing")
@@ -105,7 +107,9 @@ var refusals = []Refusal{
 	{ErrLimits, 403, "limits_not_enforced", "limits", "", "The token carries limits that this verifier does not enforce."},
 	{ErrNotFound, 404, "not_found", "endpoint", "", "There is no such endpoint."},
 	{ErrQuery, 400, "invalid_request", "query", "", "This endpoint does not take that query."},
-	{ErrUpgrade, 400, "invalid_request", "upgrade", "", "This endpoint does not change protocols."},
+	{ErrOrigin, 403, "origin_not_allowed", "origin", "", "Pages of other hosts may not connect."},
+	{ErrDraining, 503, "restarting", "draining", "", "The verifier is being restarted. Connect again."},
+	{ErrUpgrade, 400, "invalid_request", "upgrade", "", "This endpoint and the protocol that was asked for do not go together."},
 	{ErrContentType, 415, "unsupported_media_type", "content_type", "", "Send the body as application/json, in UTF-8."},
 	{ErrContentEncoding, 415, "unsupported_media_type", "content_encoding", "", "Send the body with one content encoding of gzip, deflate, br and zstd, or without any."},
 	{ErrUnwanted, 400, "invalid_request", "body_unwanted", "", "This endpoint takes no body."},

@@ -22,7 +22,7 @@ func azureRoutes() []Route {
 	var below, deployed []Route
 	for _, r := range openAI.Routes {
 		path, ok := strings.CutPrefix(r.Path, "/v1/")
-		if !ok || r.Action == "models" || r.Action == "moderations" || r.Action == "rerank" {
+		if !ok || r.Carrier == InFrame || r.Action == "models" || r.Action == "moderations" || r.Action == "rerank" {
 			continue
 		}
 		query := map[string]func(string) bool{"api-version": isAPIVersion}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/hourpass/hourpass/internal/strictjson"
+	"github.com/hourpass/hourpass/internal/token"
 )
 
 // ollama is Ollama's own API, below /api/. It has no authentication at all: who
@@ -72,7 +73,7 @@ func ollamaName(name string) string {
 	}
 	for {
 		short := strings.TrimSuffix(strings.TrimSuffix(name, ":latest"), ":local")
-		if short == name || short == "" || strings.HasSuffix(short, "/") {
+		if short == name || !token.ValidModel(short) {
 			return name
 		}
 		name = short

@@ -66,6 +66,11 @@ var openAI = Family{
 			Method: http.MethodGet, Path: "/v1/realtime", Action: "realtime", Carrier: InQuery, Query: map[string]func(string) bool{"model": token.ValidModel},
 			Socket: true, Members: frames, Agree: []string{"session.model"}, Stream: Always, Opaque: true, Usage: Usage{"", "response.usage"},
 		},
+		// The model stands in the first message, and may stand in each.
+		{
+			Method: http.MethodGet, Path: "/v1/responses", Action: "responses", Carrier: InFrame, Socket: true, Members: responses, Agree: []string{"model"},
+			Stream: Always, Opaque: true, Usage: Usage{"", "response.usage"},
+		},
 	},
 	Refusal: openAIRefusal,
 	Event:   dataEvent,

@@ -34,8 +34,8 @@ func TestRoutesAreSound(t *testing.T) {
 			bad("rules servers and is opened by less")
 		case r.LargeBody && r.Carrier != route.InForm && !r.Form:
 			bad("takes large bodies that are no forms")
-		case r.Socket && r.Carrier != route.InQuery:
-			bad("is a socket whose model is not in the query")
+		case r.Socket && r.Carrier != route.InQuery && r.Carrier != route.InFrame:
+			bad("is a socket whose model is neither in the query nor in a frame")
 		}
 		for _, name := range r.Required {
 			if r.Query[name] == nil {

@@ -358,15 +358,17 @@ func TestSentIsSent(t *testing.T) {
 func TestDeadSockets(t *testing.T) {
 	var l logs
 	c := upstream.Config{Log: l.logger()}
-	for i := range 3 {
+	var servers []*httptest.Server
+	for range 3 {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(w, r.Body)
 		}))
 		t.Cleanup(srv.Close)
 		c.URLs = append(c.URLs, srv.URL)
-		if i < 2 {
-			srv.Close()
-		}
+		servers = append(servers, srv)
+	}
+	for _, srv := range servers[:2] {
+		srv.Close() // Not sooner: the next would get its port.
 	}
 	s := newServer(t, c)
 	for range 10 {
