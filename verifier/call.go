@@ -41,6 +41,7 @@ type call struct {
 	client   context.Context // Ends when the client goes.
 	life     context.Context // Ends with the call, for whatever cause.
 	keeper   *keeper
+	ended    func() // Called once the record is kept, if not nil.
 }
 
 // step is a part of the way of a call.
@@ -295,6 +296,9 @@ func (v *Verifier) finish(w *answer, c *call) {
 	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000
 	v.records.keep(c.record)
 	v.c.Metrics.end(&c.record)
+	if c.ended != nil {
+		c.ended()
+	}
 	if abort {
 		panic(http.ErrAbortHandler)
 	}

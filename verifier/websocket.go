@@ -91,7 +91,7 @@ func (v *Verifier) relay(w *answer, r *http.Request, c *call) error {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.client)) // net/http's own ends with the handshake.
 	defer cancel(nil)
 	defer v.limitLife(c, cancel, true)()
-	defer v.sockets.add(cancel)()
+	c.ended = v.sockets.add(cancel)
 	c.life = ctx
 	s := &socket{v: v, call: c}
 	defer s.hangUp()
