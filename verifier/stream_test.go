@@ -388,3 +388,26 @@ func TestNoStreamIsLost(t *testing.T) {
 		t.Errorf("%d records of %d calls", n, streams)
 	}
 }
+
+// TestLinesBreakOff: a stream of JSON lines that breaks off ends with a line that
+// says so.
+func TestLinesBreakOff(t *testing.T) {
+	for _, sent := range []string{"{\"a\":1}\n", "{\"a\":1}\n{\"half\":", ""} {
+		h := newHouse(t, func(c *verifier.Config) { c.Upstreams[0].API = "ollama" })
+		h.answer(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.WriteHeader(http.StatusOK)
+			_, _ = io.WriteString(w, sent)
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		r := h.good()
+		r.target = "/api/chat"
+		got := h.send(r)
+		lines := strings.Split(strings.TrimSuffix(got.body, "\n"), "\n")
+		last := lines[len(lines)-1]
+		if got.status != 200 || got.err != nil || !strings.HasPrefix(got.body, sent) || !strings.HasPrefix(last, `{"error":"The model server broke off its answer."`) {
+			t.Errorf("after %q: %d %q, %v", sent, got.status, got.body, got.err)
+		}
+	}
+}

@@ -36,6 +36,7 @@ type lone struct {
 	tokens atomic.Int64     // How many were signed.
 
 	issuers  string // Settings; empty for the tests' one issuer.
+	starts   int    // So far.
 	url, ops string
 	process  *os.Process
 }
@@ -118,6 +119,12 @@ func (l *lone) write(name string, content []byte) string {
 	return path
 }
 
+// auditLog is of one verifier alone: two can't write to one.
+func (l *lone) auditLog() string {
+	l.starts++
+	return filepath.Join(l.dir, fmt.Sprintf("audit-%d.jsonl", l.starts))
+}
+
 // start starts the verifier's binary; settings are upstreams and what else there
 // is to configure.
 func (l *lone) start(settings string) {
@@ -137,7 +144,7 @@ listen: %s
 ops_listen: %s
 audit: %s
 %s
-%s`, addr, ops, filepath.Join(l.dir, "audit.jsonl"), l.issuers, settings))
+%s`, addr, ops, l.auditLog(), l.issuers, settings))
 	l.process = run(l.t, l.ops+"/readyz", binary(l.t, "hourpass-verifier"), nil, "--config", config)
 }
 

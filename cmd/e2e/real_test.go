@@ -268,7 +268,7 @@ func (l *lone) post(ctx context.Context, bearer, path, body string) *http.Respon
 
 // recorded tells whether some call ended for that reason.
 func (l *lone) recorded(reason string) bool {
-	list, err := audit.Read(filepath.Join(l.dir, "audit.jsonl"))
+	list, err := audit.Read(filepath.Join(l.dir, "audit-1.jsonl"))
 	if err != nil {
 		l.t.Fatal(err)
 	}
