@@ -154,6 +154,9 @@ func TestVerifierSettings(t *testing.T) {
 		{"a ceiling that is none", "issuers:\n  - {issuer: \"https://b\", audience: y, ceiling: [all]}\n", "issuers[0].ceiling"},
 		{"keys from two places", "issuer: https://a\naudience: x\nkey_set: {file: k, url: \"https://k\"}\n", "key_set.file"},
 		{"a proxy that is no network", "issuer: https://a\naudience: x\ntrusted_proxies: [all]\n", "trusted_proxies[0]"},
+		{"a door for everybody", "issuer: https://a\naudience: x\nforward_auth: {listen: \":1\", upstream: u, headers: original}\n", "forward_auth.trusted"},
+		{"a door of an unknown kind", "issuer: https://a\naudience: x\nforward_auth: {listen: \":1\", upstream: u, trusted: [10.0.0.0/8], headers: x}\n", "forward_auth.headers"},
+		{"half a door", "issuer: https://a\naudience: x\next_authz: {upstream: u}\n", "ext_authz.listen"},
 		{"an end of streams that is none", "issuer: https://a\naudience: x\nstreams: {at_expiry: stop}\n", "streams.at_expiry"},
 	} {
 		config := l.write("bad.yaml", []byte(row.settings+"audit: a.jsonl\nupstreams:\n  - {name: u, url: \"http://u\", models: [m]}\n"))

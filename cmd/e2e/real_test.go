@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,7 @@ func (o *ollama) models() string {
 	for _, m := range list.Models {
 		names = append(names, m.Name)
 	}
+	slices.Sort(names) // Ollama sorts them by time.
 	return strings.Join(names, " ")
 }
 

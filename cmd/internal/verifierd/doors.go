@@ -32,14 +32,7 @@ func (s *forwardAuthSettings) check(p *config.Problems) {
 		p.Check(s.Upstream == "" && len(s.Trusted) == 0 && s.Headers == "", "forward_auth.listen", "is required with the rest")
 		return
 	}
-	_, _, err := net.SplitHostPort(s.Listen)
-	p.Check(err == nil, "forward_auth.listen", "want host:port")
-	p.Check(s.Upstream != "", "forward_auth.upstream", "is required")
-	p.Check(len(s.Trusted) > 0, "forward_auth.trusted", "name the networks that the proxy asks from")
-	for i, n := range s.Trusted {
-		_, err := netip.ParsePrefix(n)
-		p.Check(err == nil, "forward_auth.trusted["+strconv.Itoa(i)+"]", "want a network such as 10.0.0.0/8")
-	}
+	checkDoor(p, "forward_auth", s.Listen, s.Upstream, s.Trusted)
 	p.Check(s.Headers == "original" || s.Headers == "forwarded", "forward_auth.headers", "want original (nginx) or forwarded (Traefik, Caddy)")
 }
 
@@ -58,13 +51,18 @@ func (s *extAuthzSettings) check(p *config.Problems) {
 		p.Check(s.Upstream == "" && len(s.Trusted) == 0, "ext_authz.listen", "is required with the rest")
 		return
 	}
-	_, _, err := net.SplitHostPort(s.Listen)
-	p.Check(err == nil, "ext_authz.listen", "want host:port")
-	p.Check(s.Upstream != "", "ext_authz.upstream", "is required")
-	p.Check(len(s.Trusted) > 0, "ext_authz.trusted", "name the networks that Envoy asks from")
-	for i, n := range s.Trusted {
+	checkDoor(p, "ext_authz", s.Listen, s.Upstream, s.Trusted)
+}
+
+// checkDoor checks what all doors have.
+func checkDoor(p *config.Problems, path, listen, upstream string, trusted []string) {
+	_, _, err := net.SplitHostPort(listen)
+	p.Check(err == nil, path+".listen", "want host:port")
+	p.Check(upstream != "", path+".upstream", "is required")
+	p.Check(len(trusted) > 0, path+".trusted", "name the networks that the proxy asks from")
+	for i, n := range trusted {
 		_, err := netip.ParsePrefix(n)
-		p.Check(err == nil, "ext_authz.trusted["+strconv.Itoa(i)+"]", "want a network such as 10.0.0.0/8")
+		p.Check(err == nil, path+".trusted["+strconv.Itoa(i)+"]", "want a network such as 10.0.0.0/8")
 	}
 }
 
