@@ -13,6 +13,7 @@ import (
 	"github.com/hourpass/hourpass/internal/clientip"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
+	"github.com/hourpass/hourpass/verifier/internal/route"
 	"github.com/hourpass/hourpass/verifier/internal/upstream"
 )
 
@@ -87,24 +88,26 @@ func (v *Verifier) decideUnseen(to *upstream.Server, r *http.Request, c *call) e
 	case c.route.List == nil && !to.Serves(c.route.Route):
 		return refusal.ErrNotServed
 	}
+	inBody := c.route.Carrier == route.InBody || c.route.Carrier == route.InForm
 	if c.route.Members != nil || c.route.List != nil {
 		if err := coversAll(to, c); err != nil {
 			return err
 		}
 	}
-	if c.route.Members != nil && !c.claims.Params.IsZero() {
+	switch {
+	case c.route.Members != nil && !c.claims.Params.IsZero():
 		return refusal.ErrUnseenParam
+	case inBody || c.route.List != nil:
+		return v.records.takesMore()
 	}
-	if c.named != "" {
-		if err := v.findModel(c); err != nil {
-			return err
-		}
-		if c.upstream != to || c.model != c.named {
-			return refusal.ErrNotServed
-		}
-		if err := c.checkScope(); err != nil {
-			return err
-		}
+	if err := v.findModel(c); err != nil {
+		return err
+	}
+	if c.upstream != to || c.named != "" && c.model != c.named {
+		return refusal.ErrNotServed
+	}
+	if err := c.checkScope(); err != nil {
+		return err
 	}
 	return v.records.takesMore()
 }

@@ -191,3 +191,46 @@ func TestForwardAuth(t *testing.T) {
 		}
 	}
 }
+
+// TestAdminElsewhere: what rules a server is closed by whichever way it is asked
+// for, until it is opened, and then takes its own scope.
+func TestAdminElsewhere(t *testing.T) {
+	for _, opened := range []bool{false, true} {
+		h := newHouse(t, func(c *verifier.Config) {
+			c.Upstreams[0].API, c.Upstreams[0].Models = "ollama", []string{"small"}
+			if opened {
+				c.Upstreams[0].Open = []string{"GET /api/ps", "DELETE /api/delete"}
+			}
+		})
+		authz, err := h.v.Authz("toy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		reached := 0
+		middleware := h.v.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached++ }))
+		for _, row := range []struct {
+			method, path, body, scope string
+			ok                        bool // Once it is opened.
+		}{
+			{"GET", "/api/ps", "", "admin:toy", true},
+			{"GET", "/api/ps", "", "admin:small", false},
+			{"GET", "/api/ps", "", "chat:small", false},
+			{"DELETE", "/api/delete", `{"model":"small"}`, "admin:small", true},
+			{"DELETE", "/api/delete", `{"model":"small"}`, "chat:small", false},
+			{"POST", "/api/pull", `{"model":"small"}`, "admin:small", false},
+		} {
+			for name, handler := range map[string]http.Handler{"authz": authz, "middleware": middleware, "proxy": h.v.Handler()} {
+				r := newRequest(row.method, row.path, row.body, h.keys.token(scoped(row.scope)))
+				if name == "authz" && row.body == "" {
+					r.Body = nil
+				}
+				if w := record(handler, r); (w.Code == 200) != (opened && row.ok) {
+					t.Errorf("opened: %t, %s %s with %s by %s: %d %s", opened, row.method, row.path, row.scope, name, w.Code, w.Body)
+				}
+			}
+		}
+		if want := map[bool]int{true: 2}[opened]; reached != want {
+			t.Errorf("the handler was reached %d times, want %d", reached, want)
+		}
+	}
+}

@@ -200,6 +200,8 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 			switch {
 			case c.route.Socket:
 				return refusal.ErrUpgrade // Its frames would pass unjudged.
+			case c.route.Admin() && (c.upstream == nil || !c.upstream.Serves(c.route.Route)):
+				return refusal.ErrNotServed // Closed until the configuration opens it.
 			case c.route.List != nil:
 				return v.listModels(w, c, []source{handlerSource(next, r)})
 			}

@@ -148,8 +148,8 @@ func door(imported string) string {
 	return "(not on the list) " + imported
 }
 
-// TestVerifierIsLight: it runs beside every model server, so it holds no private
-// key, no machine key and no database, whatever its configuration.
+// TestVerifierIsLight: it runs beside every model server, so it holds none of the
+// issuer's private keys, no machine key and no database, whatever its configuration.
 func TestVerifierIsLight(t *testing.T) {
 	links(t, "cmd/hourpass-verifier", module+"jwks/ring", module+"keys", module+"issuer", module+"internal/store",
 		module+"internal/policy", module+"internal/seal", "database/sql", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/coreos/go-oidc/v3/oidc")
