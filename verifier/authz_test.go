@@ -234,3 +234,27 @@ func TestAdminElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// TestForwardedTwice: whom the proxy in front named is the client, though that
+// address be one of a proxy that is trusted elsewhere.
+func TestForwardedTwice(t *testing.T) {
+	h := newHouse(t, func(c *verifier.Config) {
+		c.Upstreams[0].Models = []string{"small"}
+		c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	})
+	auth, err := h.v.ForwardAuth(verifier.ForwardAuth{Upstream: "toy", Headers: "forwarded", Trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRequest("GET", "http://x/authz", "", h.keys.token(func(c *token.Claims) {
+		scoped("chat:small")(c)
+		c.IP = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	}))
+	r.RequestURI, r.RemoteAddr = "/authz", "10.1.1.1:1"
+	r.Header.Set("X-Forwarded-Method", "POST")
+	r.Header.Set("X-Forwarded-Uri", "/v1/chat/completions")
+	r.Header.Set("X-Forwarded-For", "198.51.100.1, 203.0.113.9")
+	if w := record(auth, r); w.Code != 403 {
+		t.Errorf("%d %s, want 403", w.Code, w.Body)
+	}
+}
