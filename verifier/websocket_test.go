@@ -35,6 +35,7 @@ func newLive(t *testing.T, edits ...func(*verifier.Config)) *live {
 		if err != nil {
 			return
 		}
+		conn.SetReadLimit(1 << 20)
 		header := r.Header.Clone()
 		header.Set("Target", r.RequestURI)
 		l.header <- header
@@ -460,5 +461,34 @@ func TestNoSocketElsewhere(t *testing.T) {
 		if w := record(handler, r); w.Code != 400 {
 			t.Errorf("%s: %d %s", name, w.Code, w.Body)
 		}
+	}
+}
+
+// TestLongMessages: sound comes in long messages, and endless ones do not.
+func TestLongMessages(t *testing.T) {
+	l := newLive(t)
+	conn, _, err := l.dial(t, realtime, l.keys.token(scoped("realtime:small")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadLimit(-1)
+	long := `{"type":"input_audio_buffer.append","audio":"` + strings.Repeat("A", 100<<10) + `"}`
+	l.say(t, conn, long)
+	if got, err := hear(t, conn); got != long || err != nil {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	_ = conn.Write(t.Context(), websocket.MessageText, []byte(`{"type":"`+strings.Repeat("A", 17<<20)+`"}`)) // It may end within.
+	l.upstreamEnds(t)
+	if <-l.heard; len(l.heard) > 0 {
+		t.Error("the upstream heard the endless one")
+	}
+}
+
+// TestSocketOfAnotherServer: a server of a kind that has no sockets gets none.
+func TestSocketOfAnotherServer(t *testing.T) {
+	l := newLive(t, func(c *verifier.Config) { c.Upstreams[0].API = "anthropic" })
+	_, res, err := l.dial(t, realtime, l.keys.token(scoped("realtime:small")))
+	if err == nil || res == nil || res.StatusCode != 404 || l.dialled.Load() > 0 {
+		t.Errorf("%v, %v", res, err)
 	}
 }
