@@ -111,6 +111,9 @@ func (v *Verifier) relay(w *answer, r *http.Request, c *call) error {
 	return s.run(ctx)
 }
 
+// stay follows no redirect: where it leads was not judged.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // dial opens the upstream's side.
 func (s *socket) dial(ctx context.Context, r *http.Request) error {
 	c := s.call
@@ -130,7 +133,7 @@ func (s *socket) dial(ctx context.Context, r *http.Request) error {
 	defer cancel()
 	var err error
 	options := &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: c.upstream}, HTTPHeader: header, CompressionMode: websocket.CompressionDisabled,
+		HTTPClient: &http.Client{Transport: c.upstream, CheckRedirect: stay}, HTTPHeader: header, CompressionMode: websocket.CompressionDisabled,
 		Subprotocols: slices.DeleteFunc(offered(r.Header), func(p string) bool { return !slices.Contains(subprotocols, p) }),
 	}
 	s.upstream, _, err = websocket.Dial(ctx, "ws://upstream"+c.route.Target(c.model)+"?"+query, options) //nolint:bodyclose // The connection is the body.

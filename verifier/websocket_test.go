@@ -492,3 +492,18 @@ func TestSocketOfAnotherServer(t *testing.T) {
 		t.Errorf("%v, %v", res, err)
 	}
 }
+
+// TestSocketIsNotSentElsewhere: where an upstream sends us was not judged.
+func TestSocketIsNotSentElsewhere(t *testing.T) {
+	var asked atomic.Int64
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(up.Close)
+	l := newLive(t, func(c *verifier.Config) { c.Upstreams[0].URL = up.URL })
+	_, res, err := l.dial(t, realtime, l.keys.token(scoped("realtime:small")))
+	if err == nil || res == nil || res.StatusCode != 502 || res.Header.Get("Location") != "" || asked.Load() != 1 {
+		t.Errorf("%v, %v, asked %d times", res, err, asked.Load())
+	}
+}
