@@ -151,7 +151,12 @@ func (c *call) accept(res *http.Response) error {
 	}
 	events := media == mediaEvents || media == mediaLines
 	if begun && media != mediaEvents {
-		if err := asEvent(c.route.Family, res); err != nil {
+		c.watch.arm(c.upstream.IdleTimeout, refusal.ErrUpstreamIdle)
+		err := asEvent(c.route.Family, res)
+		if late := c.watch.done(); late != nil {
+			return late
+		}
+		if err != nil {
 			return fmt.Errorf("%w: it answered %d, not with events", refusal.ErrUpstream, res.StatusCode)
 		}
 		events = true
