@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -11,7 +12,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/hourpass/hourpass/internal/audit"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -268,6 +275,62 @@ func TestFormsAndCodings(t *testing.T) {
 		r := <-arrived
 		if text, _ := io.ReadAll(r.Body); string(text) != chat || r.Header.Get("Content-Encoding") != "" {
 			t.Errorf("%s: %q arrived, %v", coding, text, r.Header)
+		}
+	}
+}
+
+// TestSocketThroughTheBinary: a WebSocket lives until the verifier is stopped, its
+// client hears why, and the record is there.
+func TestSocketThroughTheBinary(t *testing.T) {
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.CloseNow() }()
+		for {
+			kind, message, err := conn.Read(r.Context())
+			if err != nil {
+				return
+			}
+			_ = conn.Write(r.Context(), kind, message)
+		}
+	}))
+	t.Cleanup(up.Close)
+	l := newLone(t)
+	l.start(fmt.Sprintf("upstreams:\n  - {name: voice, url: %q, models: [small]}\n", up.URL))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, l.url+"/v1/realtime?model=small", &websocket.DialOptions{
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + l.token("realtime:small")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseNow() }()
+	const message = `{"type":"session.update","session":{"voice":"ash"}}`
+	if err := conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := conn.Read(ctx); string(got) != message || err != nil {
+		t.Fatalf("%s, %v", got, err)
+	}
+	if err := l.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, err := conn.Read(ctx); !strings.Contains(string(got), `"code":"restarting"`) || err != nil {
+		t.Errorf("%s, %v", got, err)
+	}
+	if _, _, err := conn.Read(ctx); websocket.CloseStatus(err) != websocket.StatusServiceRestart {
+		t.Errorf("%v", err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		list, err := audit.Read(filepath.Join(l.dir, "audit-1.jsonl"))
+		if err == nil && len(list) == 1 && list[0].Reason == "draining" && list[0].Model == "small" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("records %+v, %v", list, err)
 		}
 	}
 }
