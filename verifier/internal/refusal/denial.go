@@ -2,6 +2,7 @@ package refusal
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,9 @@ func (d *Denial) Error() string {
 }
 
 func (d *Denial) Unwrap() error { return d.Is }
+
+// All are all of them.
+func All() []Refusal { return slices.Clone(refusals) }
 
 // Of returns what becomes of err. What is not on the list is our failure: a
 // verifier that can't decide must not let through, nor blame the client.
