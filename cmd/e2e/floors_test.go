@@ -25,6 +25,8 @@ var ground = map[string][]string{
 	"internal/token":      {"internal/strictjson"},
 	"internal/revocation": {"internal/token", "internal/strictjson"},
 	"internal/policy":     {"internal/token"},
+	"internal/ledger":     {"internal/token"},
+	"internal/usage":      {},
 	"internal/peers":      {"chromedp", "pgx"}, // Test support: no program links it.
 }
 

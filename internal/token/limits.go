@@ -19,29 +19,23 @@ const MaxLimit = 1 << 53
 // ErrLimit means that a limit or parameter is not in the grammar.
 var ErrLimit = errors.New("not a limit such as tokens/day: 1000 or max_tokens: 4096")
 
-// limitNames are what may be limited: a closed list, so that a typing error
-// limits nothing by surprise.
-var limitNames = func() []string {
-	names := []string{"concurrent"}
-	for _, unit := range []string{"requests", "tokens", "input_tokens", "output_tokens"} {
-		for _, window := range []string{"second", "minute", "hour", "day", "month"} {
-			names = append(names, unit+"/"+window)
-		}
-	}
-	return names
-}()
-
-// Limits say what a token may spend: "tokens/day" and the like by their names,
-// and "concurrent", the calls at one moment. A name that is absent is not
-// limited, 0 allows none. The zero value limits nothing.
+// Limits say what may be spent, by names that [ParseLimit] reads, such as
+// "tokens/day". A name that is absent is not limited, 0 allows none. The zero
+// value limits nothing.
 type Limits map[string]int64
+
+// MaxLimits bounds the limits of one token.
+const MaxLimits = 32
 
 // Check tells whether each name is known and each number in range. Errors match
 // [ErrLimit].
 func (l Limits) Check() error {
+	if len(l) > MaxLimits {
+		return fmt.Errorf("%w: more than %d of them", ErrLimit, MaxLimits)
+	}
 	for name, n := range l {
-		if !slices.Contains(limitNames, name) {
-			return fmt.Errorf("%w: %q is none of %s", ErrLimit, name, strings.Join(limitNames, ", "))
+		if _, err := ParseLimit(name); err != nil {
+			return err
 		}
 		if n < 0 || n > MaxLimit {
 			return fmt.Errorf("%w: %s is negative or too large", ErrLimit, name)
@@ -142,7 +136,7 @@ func (p Params) Intersect(q Params) Params {
 
 // ReadLimits reads {"tokens/day": 1000}, as the claim lim has it.
 func ReadLimits(v strictjson.Value) (Limits, bool) {
-	members, ok := object(v, len(limitNames))
+	members, ok := object(v, MaxLimits)
 	if !ok {
 		return nil, false
 	}
