@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"context"
+	"mime"
 	"net/http"
 	"time"
 
@@ -25,6 +26,7 @@ type answer struct {
 
 	// Of an upstream's answer only.
 	watch *watch
+	call  *call         // Of an answer that a handler in this process gives.
 	idle  time.Duration // How long one write may take.
 	eager bool          // Each write goes out at once, and the head before any.
 }
@@ -36,6 +38,10 @@ func (a *answer) WriteHeader(status int) {
 		return
 	}
 	a.status = status
+	if a.call != nil {
+		media, _, _ := mime.ParseMediaType(a.Header().Get("Content-Type"))
+		a.call.startMeter(status, media, false)
+	}
 	if a.last {
 		a.Header().Set("Connection", "close")
 	}
@@ -47,12 +53,27 @@ func (a *answer) WriteHeader(status int) {
 
 func (a *answer) Write(p []byte) (n int, err error) {
 	a.WriteHeader(http.StatusOK)
+	if err := a.meter(p); err != nil {
+		return 0, err
+	}
 	err = a.push(func() error {
 		n, err = a.ResponseWriter.Write(p)
 		return err
 	})
 	a.bytes += int64(n)
 	return n, err
+}
+
+// meter counts what a handler in this process writes.
+func (a *answer) meter(p []byte) error {
+	if a.call == nil || a.call.spending.meter == nil {
+		return nil
+	}
+	a.call.spending.meter.Feed(p)
+	if err := a.call.overrun(); err != nil {
+		a.failed = err
+	}
+	return a.failed
 }
 
 // push writes, flushes if the answer is eager, and ends a call whose client takes

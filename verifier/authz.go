@@ -40,7 +40,7 @@ func (v *Verifier) Authz(upstreamName string) (http.Handler, error) {
 
 // decideFor decides about a call that is forwarded to an upstream by others.
 func (v *Verifier) decideFor(to *upstream.Server, w *answer, r *http.Request, c *call) error {
-	c.record.Upstream = to.Name
+	c.record.Upstream, c.elsewhere = to.Name, true
 	seen := r.Body != nil
 	if !seen {
 		return v.decideUnseen(to, r, c)
@@ -98,7 +98,7 @@ func (v *Verifier) decideUnseen(to *upstream.Server, r *http.Request, c *call) e
 	case c.route.Members != nil && !c.claims.Params.IsZero():
 		return refusal.ErrUnseenParam
 	case inBody || c.route.List != nil:
-		return v.records.takesMore()
+		return v.takesMore(c)
 	}
 	if err := v.findModel(c); err != nil {
 		return err
@@ -109,7 +109,15 @@ func (v *Verifier) decideUnseen(to *upstream.Server, r *http.Request, c *call) e
 	if err := c.checkScope(); err != nil {
 		return err
 	}
-	return v.records.takesMore()
+	return v.takesMore(c)
+}
+
+// takesMore tells whether one more call can be let pass: is kept, and counted.
+func (v *Verifier) takesMore(c *call) error {
+	if err := v.records.takesMore(); err != nil {
+		return err
+	}
+	return v.reserve(c)
 }
 
 // coversAll tells whether the token's scopes cover every model of the upstream.
@@ -136,6 +144,8 @@ func permit(w *answer, _ *http.Request, c *call) error {
 	}
 	h.Set(requestID, c.record.Decision)
 	h.Set("Cache-Control", "no-store")
+	c.spending.sent = true // As far as is known here.
+	c.tellLimits(h)
 	w.WriteHeader(http.StatusOK)
 	return nil
 }

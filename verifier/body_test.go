@@ -31,7 +31,7 @@ func TestBodyForwarded(t *testing.T) {
 			`{"model":"small","stream":null,"max_output_tokens":null,"previous_response_id":null,"prompt":null,"background":false,"stream_options":null}`,
 		},
 		{"null for the background", "/v1/responses", `{"model":"small","background":null}`, `{"model":"small","background":null}`},
-		{"a prompt, of completions", "/v1/completions", `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`, `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`},
+		{"a prompt, of completions", "/v1/completions", `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{}}`, `{"model":"small","prompt":"hi","max_tokens":16,"n":1,"best_of":1,"stream":true,"stream_options":{"include_usage":true}}`},
 		{"names that are only near", "/v1/chat/completions", `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`, `{"model":"small","modelx":1,"xmodel":2,"mod":3,"":4,"streams":5,"größe":6}`},
 		{"names with signs", "/v1/chat/completions", `{"model":"small","\u0061\"\\\u0001b":1}`, `{"model":"small","a\"\\\u0001b":1}`},
 	} {

@@ -2,9 +2,11 @@ package verifier
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/verifier/internal/budget"
 )
 
 // seen names a token by a digest of its exact text, signature and all: a cache by
@@ -17,7 +19,8 @@ type verified struct {
 	claims      *token.Claims // Shared by calls, never changed.
 	issuer      *Issuer
 	kid         string
-	generation  uint64 // Of the issuer's keys. When they change, it is verified anew.
+	generation  uint64      // Of the issuer's keys. When they change, it is verified anew.
+	limits      *budget.Set // Nil: none.
 	from, until time.Time
 }
 
@@ -75,7 +78,11 @@ func (v *Verifier) verify(raw string, now time.Time) (verified, error) {
 	if issuer.Ceiling != nil {
 		claims.Scope = claims.Scope.Intersect(issuer.Ceiling)
 	}
-	return verified{&claims, issuer, kid, generation, now, now.Add(v.c.CacheTTL)}, nil
+	limits, err := budget.NewSet(&claims)
+	if err != nil {
+		return verified{}, fmt.Errorf("%w: %w", token.ErrClaims, err)
+	}
+	return verified{&claims, issuer, kid, generation, limits, now, now.Add(v.c.CacheTTL)}, nil
 }
 
 func (v *Verifier) expect(i *Issuer) token.Expect {

@@ -35,6 +35,9 @@ type call struct {
 
 	unread *http.Request // The request, until its body was read.
 
+	spending  spending
+	elsewhere bool // Somebody else forwards it.
+
 	upstream *upstream.Server
 	watch    *watch
 	answer   *answer
@@ -86,10 +89,10 @@ func (v *Verifier) decide(w *answer, r *http.Request, c *call) error {
 	if err := c.checkScope(); err != nil {
 		return err
 	}
-	if err := c.rewrite(); err != nil {
+	if err := v.takesMore(c); err != nil {
 		return err
 	}
-	return v.records.takesMore()
+	return c.rewrite()
 }
 
 // admit takes the steps before the body: whether the request is one, who asks,
@@ -118,8 +121,7 @@ func (v *Verifier) admit(r *http.Request, c *call) error {
 	if !c.claims.AllowsIP(client) {
 		return refusal.ErrClientIP
 	}
-	// A limit that is not enforced would be a promise broken in silence.
-	if len(c.claims.Limits) > 0 {
+	if c.token.limits != nil && c.token.issuer.Budgets == nil {
 		return refusal.ErrLimits
 	}
 	// Only now, so that whoever has no token learns nothing of the routes.
@@ -228,13 +230,13 @@ func (c *call) ownRight() bool {
 
 // rewrite makes the body for the upstream, within the bounds of the token.
 func (c *call) rewrite() (err error) {
-	bounds := body.Bounds{Params: c.claims.Params}
+	bounds := body.Bounds{Params: c.claims.Params, MaxOutput: c.spending.bound, ReportUsage: true}
 	if c.upstream != nil {
 		bounds.Cap = c.upstream.Family.Cap
 	}
 	stream, bounded := bounds.Bounds["stream"]
 	switch {
-	case c.route.Opaque && !bounds.IsZero():
+	case c.route.Opaque && !c.claims.Params.IsZero():
 		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint's parameters can't be seen"}
 	case c.route.Stream == route.Always && bounded && stream.Max < 1:
 		return &refusal.Denial{Is: refusal.ErrParam, Detail: "this endpoint streams"}
@@ -285,13 +287,14 @@ func (v *Verifier) finish(w *answer, c *call) {
 		w.status, abort = refusal.ClientGone, true // Without a word, lest net/http says 200.
 	}
 	switch {
-	case errors.Is(w.failed, refusal.ErrClientSlow):
-		c.note(refusal.ErrClientSlow)
+	case errors.Is(w.failed, refusal.ErrClientSlow), errors.Is(w.failed, refusal.ErrCutBudget):
+		c.note(w.failed)
 	case w.failed != nil:
 		c.note(refusal.ErrClientGone)
 	case abort:
 		c.note(refusal.ErrAborted)
 	}
+	v.settle(c)
 	c.record.Status, c.record.Bytes = w.status, w.bytes
 	c.record.Millis = float64(v.c.Now().Sub(c.began).Microseconds()) / 1000
 	v.records.keep(c.record)

@@ -51,7 +51,7 @@ func TestFamilies(t *testing.T) {
 		{"llama.cpp, with two models", "llamacpp", "hr small", "completions:hr", token.Params{}, "POST", "/completion", `{"prompt":"x"}`, 400, ""},
 		{"vLLM, bounded by what it does not read", "vllm", "hr", "chat:hr", bounded, "POST", "/v1/chat/completions", `{"model":"hr","n_predict":5}`, 200, `/v1/chat/completions {"model":"hr","n_predict":5,"max_tokens":100}`},
 		{"vLLM's adapters", "vllm", "*", "admin:toy", token.Params{}, "POST", "/v1/load_lora_adapter", `{"lora_name":"hr"}`, 404, ""},
-		{"TGI", "tgi", "hr", "completions:hr", bounded, "POST", "/generate", `{"inputs":"x"}`, 200, `/generate {"inputs":"x","model":"hr","parameters":{"max_new_tokens":100}}`},
+		{"TGI", "tgi", "hr", "completions:hr", bounded, "POST", "/generate", `{"inputs":"x"}`, 200, `/generate {"inputs":"x","model":"hr","parameters":{"details":true,"max_new_tokens":100}}`},
 		{"TGI, by another name", "tgi", "hr", "completions:other", token.Params{}, "POST", "/generate", `{"inputs":"x","model":"other"}`, 404, ""},
 		{"Triton", "triton", "hr", "infer:hr", token.Params{}, "POST", "/v2/models/hr/versions/2/infer", `{"inputs":[]}`, 200, "="},
 		{"Triton, bounded", "triton", "hr", "infer:hr", bounded, "POST", "/v2/models/hr/infer", `{"inputs":[]}`, 403, ""},

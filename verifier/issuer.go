@@ -44,6 +44,10 @@ type Issuer struct {
 	// are asked at every call. Nil: each token lives out its hour, whatever
 	// happens to the key behind it.
 	Revocations *Revocations
+
+	// Budgets hold calls to the limits of its tokens. Nil: tokens that have any are
+	// refused, as a limit that is not enforced would be a promise broken in silence.
+	Budgets *Budgets
 }
 
 // checkIssuers returns what is wrong with the list.

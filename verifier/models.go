@@ -137,6 +137,8 @@ type listed struct {
 // the order of the configuration. A source that fails is left out, so that one
 // dead server hides no others; if all fail, so does the call.
 func (v *Verifier) listModels(w *answer, c *call, sources []source) error {
+	c.spending.sent = true
+	c.tellLimits(w.Header())
 	lists := make([]listed, len(sources))
 	var wait sync.WaitGroup
 	for i, s := range sources {

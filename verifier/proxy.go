@@ -44,6 +44,7 @@ func (v *Verifier) forward(w *answer, r *http.Request, c *call) error {
 	}
 	c.keeper = v.keepAlive(w, c)
 	defer c.keeper.stop()
+	c.spending.sent = true
 	c.watch.arm(c.upstream.ResponseTimeout, refusal.ErrUpstreamSlow)
 	res, err := c.upstream.RoundTrip(out)
 	if err == nil {
@@ -149,6 +150,7 @@ func (c *call) accept(res *http.Response) error {
 	if header["Cache-Control"] == nil {
 		header["Cache-Control"] = []string{"no-store"}
 	}
+	c.tellLimits(header)
 	events := media == mediaEvents || media == mediaLines
 	if begun && media != mediaEvents {
 		c.watch.arm(c.upstream.IdleTimeout, refusal.ErrUpstreamIdle)
@@ -165,6 +167,7 @@ func (c *call) accept(res *http.Response) error {
 	if events {
 		delete(header, "Content-Length") // A last event of ours may come on top.
 	}
+	c.startMeter(res.StatusCode, media, c.doc.HidesUsage())
 	res.Header, res.Trailer = header, nil
 	res.Body = &stream{body: res.Body, res: res, call: c, events: events, lines: media == mediaLines}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
@@ -45,7 +46,10 @@ func (v *Verifier) refuse(w *answer, c *call, err error) {
 	if d.Allow != "" {
 		h.Set("Allow", d.Allow)
 	}
+	rateLimit(h, d.Limits)
 	switch {
+	case d.RetryAfter > 0:
+		h.Set("Retry-After", strconv.FormatInt(int64((d.RetryAfter+time.Second-1)/time.Second), 10))
 	case r.Status == http.StatusServiceUnavailable:
 		h.Set("Retry-After", retryAfter)
 	case r.Err == token.ErrExpired: //nolint:errorlint // The row itself, not a chain.

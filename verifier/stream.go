@@ -20,43 +20,74 @@ type stream struct {
 	events bool // It is a stream that can be given an end.
 	lines  bool // Of JSON lines, not of events.
 
-	tail [4]byte // The last bytes read.
-	last []byte  // What is still to come of the final event.
-	over bool    // Nothing more is read of the upstream.
+	tail [4]byte // The last bytes passed on.
+	held []byte  // To be passed on before anything more is read.
+	end  error   // Why nothing more is read.
 }
 
 func (s *stream) Read(p []byte) (int, error) {
-	if s.over {
-		n := copy(p, s.last)
-		if s.last = s.last[n:]; len(s.last) == 0 {
-			return n, io.EOF
-		}
+	if len(s.held) > 0 {
+		n := copy(p, s.held)
+		s.held = s.held[n:]
 		return n, nil
+	}
+	if s.end != nil {
+		return 0, s.end
 	}
 	s.call.watch.arm(s.call.upstream.IdleTimeout, refusal.ErrUpstreamIdle)
 	n, err := s.body.Read(p)
 	timeout := s.call.watch.done()
-	s.remember(p[:n])
+	n = s.pass(p, n)
 	switch {
+	case err == nil && timeout == nil && s.events:
+		if cut := s.call.overrun(); cut != nil {
+			return n, s.broken(cut)
+		}
+		return n, nil
 	case err == nil && timeout == nil:
 		return n, nil
 	case errors.Is(err, io.EOF):
 		s.res.Trailer = nil // It came with the last bytes, past the list of headers.
-		return n, io.EOF
+		s.rest()
+		s.end = io.EOF
+		return n, nil
 	}
 	return n, s.broken(timeout)
 }
 
-// broken decides what the client gets after an upstream that did not finish.
-func (s *stream) broken(timeout error) error {
+// pass has the meter look at the first n bytes of p, and leaves there what is to
+// be passed on of them. What has no room waits.
+func (s *stream) pass(p []byte, n int) int {
+	out := p[:n]
+	if m := s.call.spending.meter; m != nil {
+		out = m.Feed(out)
+	}
+	s.remember(out)
+	n = copy(p, out) // Onto itself, mostly.
+	s.held = append(s.held[:0], out[n:]...)
+	return n
+}
+
+// rest takes what the meter has held back.
+func (s *stream) rest() {
+	if m := s.call.spending.meter; m != nil {
+		rest := m.End()
+		s.remember(rest)
+		s.held = append(s.held, rest...)
+	}
+}
+
+// broken decides what the client gets of an answer that does not finish: because
+// of cause, if that is known.
+func (s *stream) broken(cause error) error {
 	why := refusal.ErrUpstreamDied
 	switch {
 	case s.call.client.Err() != nil:
 		why = refusal.ErrClientGone
 	case s.call.cut() != nil:
 		why = s.call.cut()
-	case timeout != nil:
-		why = timeout
+	case cause != nil:
+		why = cause
 	}
 	r, d := refusal.Of(why)
 	s.call.note(why)
@@ -64,14 +95,15 @@ func (s *stream) broken(timeout error) error {
 		return why // The connection is cut: half an answer must not look like a whole one.
 	}
 	f := s.call.route.Family
+	s.rest()
 	switch {
 	case s.lines && s.tail[len(s.tail)-1] != '\n' && s.tail != [4]byte{}:
-		s.last = append(s.last, '\n')
+		s.held = append(s.held, '\n')
 	case !s.lines && !s.atEvent():
-		s.last = append(s.last, "\n\n"...)
+		s.held = append(s.held, "\n\n"...)
 	}
-	s.last = append(s.last, f.Event(f.Refusal(r.Status, r.Code, r.Message(d), s.call.record.Decision))...)
-	s.over = true
+	s.held = append(s.held, f.Event(f.Refusal(r.Status, r.Code, r.Message(d), s.call.record.Decision))...)
+	s.end = io.EOF
 	return nil
 }
 

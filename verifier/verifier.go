@@ -84,6 +84,9 @@ type Config struct {
 	// refused with 503. Nil: records go to Log instead.
 	Audit *audit.Log
 
+	// Usage takes what calls cost. Nil: it stands in the audit alone.
+	Usage UsageSink
+
 	// Metrics counts calls. Nil: nobody counts.
 	Metrics *Metrics
 
@@ -206,6 +209,8 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 				return v.listModels(w, c, []source{handlerSource(next, r)})
 			}
 			w.Header().Set(requestID, c.record.Decision)
+			c.tellLimits(w.Header())
+			w.call, c.life, c.spending.sent = c, c.client, true
 			next.ServeHTTP(w, r)
 			if w.status == 0 {
 				w.WriteHeader(http.StatusOK) // As net/http would.

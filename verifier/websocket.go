@@ -120,7 +120,7 @@ func (s *socket) dial(ctx context.Context, r *http.Request) error {
 	if !c.upstream.Serves(c.route.Route) {
 		return refusal.ErrNotServed
 	}
-	c.record.Upstream = c.upstream.Name
+	c.record.Upstream, c.spending.sent = c.upstream.Name, true
 	header := outgoingHeader(r.Header, c, c.upstream.Family)
 	if err := c.decorate(c.upstream, header); err != nil {
 		return err

@@ -56,6 +56,13 @@ type Record struct {
 	Millis         float64 `json:"latency_ms,omitempty"` // From request to the end of the answer.
 	ClientIP       string  `json:"client_ip,omitempty"`
 
+	// Model tokens that a call cost. Where Usage is empty they are not known to be
+	// any: a route without, or a call that was not made.
+	Input  int64  `json:"input_tokens,omitempty"`
+	Output int64  `json:"output_tokens,omitempty"`
+	Cached int64  `json:"cached_tokens,omitempty"` // Of Input.
+	Usage  string `json:"usage_source,omitempty"`  // "reported", "counted" or "estimated".
+
 	// Change is what an administrator changed: the name of each member to its
 	// old and new value, such as "state": "active → disabled". The value of a
 	// secret has no place here. At most [MaxChange] members.

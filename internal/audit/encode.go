@@ -55,6 +55,10 @@ func appendRecord(b []byte, r *Record) ([]byte, error) {
 	b = appendInt(b, `,"bytes":`, r.Bytes)
 	b = appendMillis(b, r.Millis)
 	b = appendSome(b, `,"client_ip":`, r.ClientIP)
+	b = appendInt(b, `,"input_tokens":`, r.Input)
+	b = appendInt(b, `,"output_tokens":`, r.Output)
+	b = appendInt(b, `,"cached_tokens":`, r.Cached)
+	b = appendSome(b, `,"usage_source":`, r.Usage)
 	b = appendChange(b, r.Change)
 	return append(b, '}', '\n'), nil
 }

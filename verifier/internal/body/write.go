@@ -18,13 +18,40 @@ type Bounds struct {
 	// Cap is the member to be put in where nothing bounds the tokens of an answer.
 	// Empty, or unknown to the route: the route's first.
 	Cap string
+
+	// MaxOutput is how many tokens each answer may have: no more were reserved. A
+	// request that asks for more, or leaves it open, is brought down to it. Zero:
+	// nothing was reserved.
+	MaxOutput int64
+
+	// ReportUsage has the server tell what the call cost, where it must be asked.
+	ReportUsage bool
 }
+
+// IsZero tells whether b bounds nothing.
+func (b *Bounds) IsZero() bool { return b.Params.IsZero() && b.MaxOutput == 0 }
+
+// of is the range of a parameter.
+func (b *Bounds) of(param string) (r token.Range, bounded bool) {
+	r, bounded = b.Bounds[param]
+	if param != maxTokens || b.MaxOutput == 0 {
+		return r, bounded
+	}
+	most := float64(b.MaxOutput)
+	if !bounded {
+		r.Max = most
+	}
+	return token.Range{Min: math.Min(r.Min, most), Max: math.Min(r.Max, most)}, true
+}
+
+// maxTokens is the parameter that bounds an answer.
+const maxTokens = "max_tokens"
 
 // Write writes the document anew: the same members or parts in the same order,
 // names and model in their plainest form, parameters within bounds, values that
 // we do not judge byte for byte. An empty model leaves the member as it is.
 func (d *Doc) Write(model string, b Bounds) (Content, error) {
-	w := writer{bounds: b, model: model}
+	w := writer{bounds: b, model: model, report: d.report(&b)}
 	if d.form != nil {
 		return d.form.write(&w, d.rules)
 	}
@@ -34,20 +61,53 @@ func (d *Doc) Write(model string, b Bounds) (Content, error) {
 
 type writer struct {
 	bounds Bounds
-	model  string // Of the outermost object; empty below it.
+	model  string        // Of the outermost object; empty below it.
+	report *route.Report // Likewise: the flag that must be set.
+	force  string        // A flag that the next object must have set.
+}
+
+// report is the flag that has the server tell what the call cost, nil if there is
+// none to be set.
+func (d *Doc) report(b *Bounds) *route.Report {
+	if !b.ReportUsage || d.form != nil || d.rules.Report == nil {
+		return nil
+	}
+	if streams, _ := d.Flag("stream"); d.rules.Report.Streams && !streams {
+		return nil
+	}
+	return d.rules.Report
+}
+
+// HidesUsage tells whether the server is made to tell what the call costs though
+// the client did not ask for that.
+func (d *Doc) HidesUsage() bool {
+	if d.rules == nil || d.report(&Bounds{ReportUsage: true}) == nil {
+		return false
+	}
+	for _, m := range inner(d.members, d.rules.Report.Group) {
+		if m.Name == d.rules.Report.Name {
+			asks, _ := m.Bool()
+			return !asks
+		}
+	}
+	return true
 }
 
 func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Members) ([]byte, error) {
 	b = append(b, '{')
 	empty := len(b)
-	model := w.model
-	w.model = ""
+	model, report, force := w.model, w.report, w.force
+	w.model, w.report, w.force = "", nil, ""
 	var err error
 	for i := range members {
 		m := &members[i]
 		rule := rules.Rules[m.Name]
-		if w.absent(m, rule) {
+		reports := report != nil && m.Name == report.Group
+		if w.absent(m, rule) || m.Name == force && force != "" || reports && m.Kind == strictjson.KindNull {
 			continue // As good as not there, so that what is put in stands alone.
+		}
+		if reports {
+			w.force = report.Name
 		}
 		b = appendName(b, empty, m.Name)
 		switch {
@@ -67,8 +127,11 @@ func (w *writer) object(b []byte, members []strictjson.Member, rules *route.Memb
 	if model != "" && !has(members, "model") {
 		b = strictjson.AppendText(appendName(b, empty, "model"), model) // Lest the server takes its own default.
 	}
-	if !w.bounds.IsZero() {
-		if b, err = w.putIn(b, empty, members, rules); err != nil {
+	if force != "" {
+		b = append(appendName(b, empty, force), "true"...)
+	}
+	if !w.bounds.IsZero() || report != nil {
+		if b, err = w.putIn(b, empty, members, rules, report); err != nil {
 			return nil, err
 		}
 	}
@@ -90,22 +153,22 @@ func (w *writer) absent(m *strictjson.Member, rule route.Rule) bool {
 	if rule.Param == nil {
 		return rule.Inner != nil
 	}
-	_, bounded := w.bounds.Bounds[rule.Param.Name]
+	_, bounded := w.bounds.of(rule.Param.Name)
 	return bounded
 }
 
 // param writes a value that is there.
 func (w *writer) param(b []byte, m *strictjson.Member, rule *route.Rule) ([]byte, error) {
 	p := rule.Param
-	r, bounded := w.bounds.Bounds[p.Name]
-	if !bounded {
-		return append(b, m.Raw...), nil
-	}
 	n := p.Measure(m.Value)
-	if r.Min <= n && n <= r.Max {
-		return append(b, m.Raw...), nil
+	if r, bounded := w.bounds.Bounds[p.Name]; bounded && !w.bounds.Clamp && (n < r.Min || n > r.Max) {
+		return nil, outOfBounds(m.Name, r)
 	}
-	if !w.bounds.Clamp || p.Write == nil {
+	r, bounded := w.bounds.of(p.Name)
+	switch {
+	case !bounded, r.Min <= n && n <= r.Max:
+		return append(b, m.Raw...), nil
+	case p.Write == nil:
 		return nil, outOfBounds(m.Name, r)
 	}
 	return write(b, m.Name, rule, n, r)
@@ -128,7 +191,7 @@ func write(b []byte, name string, rule *route.Rule, n float64, r token.Range) ([
 }
 
 // putIn appends what servers would otherwise take out of bounds.
-func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *route.Members) ([]byte, error) {
+func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *route.Members, report *route.Report) ([]byte, error) {
 	given := func(param string) bool {
 		for i := range members {
 			if members[i].Kind != strictjson.KindNull && w.settles(rules, members[i].Name, param) {
@@ -146,6 +209,9 @@ func (w *writer) putIn(b []byte, empty int, members []strictjson.Member, rules *
 	for _, name := range rules.Inners {
 		if has(members, name) {
 			continue
+		}
+		if report != nil && name == report.Group {
+			w.force = report.Name
 		}
 		inner, err := w.object(nil, nil, rules.Rules[name].Inner)
 		if err != nil {
@@ -174,7 +240,7 @@ func (w *writer) missing(rules *route.Members, given func(param string) bool, pu
 	for i, name := range rules.Params {
 		rule := rules.Rules[name]
 		p := rule.Param
-		r, bounded := w.bounds.Bounds[p.Name]
+		r, bounded := w.bounds.of(p.Name)
 		if !bounded || r.Min <= p.Absent && p.Absent <= r.Max || !first(rules, i) || given(p.Name) {
 			continue
 		}

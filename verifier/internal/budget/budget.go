@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +113,7 @@ func New(c Config) (*Budgets, error) {
 }
 
 // A Set is the limits of one token, ready for use. It is shared by its calls.
-type Set struct{ limits []limit }
+type Set struct{ limits []*limit }
 
 // limit is one limit, with who shares it and where it is counted now.
 type limit struct {
@@ -132,13 +133,13 @@ func NewSet(c *token.Claims) (*Set, error) {
 	if len(c.Limits) == 0 {
 		return nil, nil
 	}
-	s := &Set{limits: make([]limit, 0, len(c.Limits))}
+	s := &Set{}
 	for name, most := range c.Limits {
 		l, err := token.ParseLimit(name)
 		if err != nil {
 			return nil, err
 		}
-		s.limits = append(s.limits, limit{budget: &budget{l, c.Issuer, l.SharerOf(c)}, most: most})
+		s.limits = append(s.limits, &limit{budget: &budget{l, c.Issuer, l.SharerOf(c)}, most: most})
 	}
 	return s, nil
 }
@@ -149,21 +150,14 @@ func (s *Set) Counts(model string, quantities ...string) bool {
 	if s == nil {
 		return false
 	}
-	for i := range s.limits {
-		l := &s.limits[i]
-		if !l.Counts(model) {
-			continue
-		}
-		if len(quantities) == 0 {
-			return true
-		}
-		for _, q := range quantities {
-			if l.Quantity == q {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.limits, func(l *limit) bool {
+		return l.Counts(model) && (len(quantities) == 0 || slices.Contains(quantities, l.Quantity))
+	})
+}
+
+// ByModel tells whether any of the limits counts the calls to some models only.
+func (s *Set) ByModel() bool {
+	return slices.ContainsFunc(s.limits, func(l *limit) bool { return l.Model != "" })
 }
 
 // at returns the account that the limit is counted in now.

@@ -81,8 +81,7 @@ func (b *Budgets) Reserve(ctx context.Context, s *Set, c Cost) (*Reservation, er
 	r := &Reservation{b: b, cost: c, Output: c.Output}
 	r.parts = r.space[:0]
 	now := b.c.Now()
-	for i := range s.limits {
-		l := &s.limits[i]
+	for _, l := range s.limits {
 		if !l.Counts(c.Model) {
 			continue
 		}

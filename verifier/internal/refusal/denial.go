@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Denial is a reason with what this one case adds to it.
@@ -13,6 +14,16 @@ type Denial struct {
 	Cause  error  // For the operator.
 	Scope  string // The one that is missing.
 	Allow  string // The methods that would do.
+
+	RetryAfter time.Duration // When to come again; zero: it is not told.
+	Limits     []Limit       // That are in the way.
+}
+
+// A Limit is how a limit of the token stands.
+type Limit struct {
+	Name          string
+	Most, Left    int64
+	Window, Reset time.Duration // Its length, and when it ends. Zero: it has none.
 }
 
 func (d *Denial) Error() string {

@@ -56,6 +56,10 @@ var (
 	ErrClientGone      = errors.New("the client left before the end of the answer")
 	ErrClientSlow      = errors.New("the client stopped reading the answer")
 	ErrAborted         = errors.New("the call was given up")
+	ErrRate            = errors.New("a rate of the token is reached")
+	ErrBudget          = errors.New("a budget of the token is spent")
+	ErrCutBudget       = errors.New("a budget of the token was spent within the answer")
+	ErrLedger          = errors.New("the ledger of budgets can't be asked")
 	ErrAudit           = errors.New("the audit cannot be kept")
 	ErrInternal        = errors.New("internal error")
 )
@@ -141,6 +145,10 @@ var refusals = []Refusal{
 	{ErrUpstreamIdle, 504, "upstream_timeout", "upstream_idle", "", "The model server stopped within its answer."},
 	{ErrCutExpired, 401, "token_expired", "cut_expired", invalidToken, "The token has expired within the answer. Get a fresh one."},
 	{ErrCutRevoked, 401, invalidToken, "cut_revoked", invalidToken, "The token was revoked within the answer. Get a fresh one."},
+	{ErrRate, 429, "rate_limited", "rate", "", "A limit of the token is reached:"},
+	{ErrBudget, 402, "budget_spent", "budget", "", "A budget of the token is spent:"},
+	{ErrCutBudget, 402, "budget_spent", "cut_budget", "", "The answer was ended, as a budget of the token is spent."},
+	{ErrLedger, 503, "ledger_unavailable", "ledger", "", "What the token may still spend cannot be told at the moment."},
 	{ErrTooOld, 504, "answer_too_long", "too_old", "", "The answer took longer than any may."},
 	{ErrClientGone, ClientGone, "client_gone", "client_gone", "", "The client left."},
 	{ErrClientSlow, ClientGone, "client_slow", "client_slow", "", "The client stopped reading."},

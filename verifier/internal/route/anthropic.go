@@ -15,7 +15,7 @@ var anthropic = Family{ //nolint:gosec // The name of a header, no credential.
 	Routes: []Route{
 		{
 			Method: http.MethodPost, Path: "/v1/messages", Action: "chat", Carrier: InBody, Members: messages, Stream: OnRequest,
-			Usage: Usage{"usage", "usage"}, // And "message.usage" in the first event.
+			Usage: Usage{"usage", "usage message.usage"}, // The first event has the latter.
 		},
 		{Method: http.MethodPost, Path: "/v1/messages/count_tokens", Action: "tokenize", Carrier: InBody, Members: countTokens},
 	},

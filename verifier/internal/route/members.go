@@ -60,7 +60,23 @@ type Members struct {
 	// would rather not make them anew.
 	Names map[string]string
 
+	// Report is the member that has servers tell what a call cost. Nil: they do so
+	// by themselves, or never.
+	Report *Report
+
 	like map[string]bool // The skeletons of the names.
+}
+
+// A Report is a flag within an object.
+type Report struct {
+	Group, Name string
+	Streams     bool // It is for streams alone: elsewhere servers refuse it.
+}
+
+// reporting is m, with the flag that has servers tell what a call cost.
+func (m *Members) reporting(r Report) *Members {
+	m.Report = &r
+	return m
 }
 
 // named is a row of a table of rules.

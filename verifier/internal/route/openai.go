@@ -116,9 +116,14 @@ var chat = newMembers(inference, otherModels, []named{
 	{"tools", toolList.as(tools)},
 	{"functions", list.as(tools)},
 	{"top_logprobs", whole.as(topLogprobs)},
-})
+	streamOptions,
+}).reporting(includeUsage)
 
-var completions = newMembers(inference, otherModels, []named{{"logprobs", whole.as(topLogprobs)}})
+var completions = newMembers(inference, otherModels, []named{{"logprobs", whole.as(topLogprobs)}, streamOptions}).reporting(includeUsage)
+
+var streamOptions = named{"stream_options", group.of(newMembers([]named{{"include_usage", flag}}))}
+
+var includeUsage = Report{Group: "stream_options", Name: "include_usage", Streams: true}
 
 var embeddings = newMembers([]named{{"model", model}, {"stream", flag.as(streaming)}}, otherModels)
 

@@ -47,7 +47,8 @@ type Listed struct {
 }
 
 // Usage is where an answer says what it cost: member names, from the outermost,
-// with dots between; "." is the outermost object itself.
+// with dots between; "." is the outermost object itself. Several places stand with
+// spaces between.
 type Usage struct {
 	Answer string // In a whole answer.
 	Event  string // In an event of a stream.

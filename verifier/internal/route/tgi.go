@@ -44,5 +44,6 @@ var tgiGenerate = newMembers([]named{
 		{"best_of", count.as(bestOf)},
 		{"temperature", float.as(temperature)},
 		{"top_n_tokens", whole.as(topLogprobs)},
+		{"details", flag},
 	}, otherModels))},
-}, otherModels)
+}, otherModels).reporting(Report{Group: "parameters", Name: "details"})

@@ -28,6 +28,7 @@ const (
 	defaultIdleTimeout     = 5 * time.Minute
 	defaultHealthEvery     = 10 * time.Second
 	defaultAssertionHeader = "X-Hourpass-Assertion"
+	defaultMaxOutput       = 4096
 )
 
 // Config is one model server, or several that are alike, or what stands before
@@ -66,6 +67,11 @@ type Config struct {
 	// call, otherwise the one with the longest pattern. Each may stand in one
 	// upstream only.
 	Models []string
+
+	// MaxOutput is how many tokens an answer is let have where a token limits what
+	// may be spent and the request does not say how many: that much is reserved for
+	// it. Zero means 4096.
+	MaxOutput int64
 
 	// Header and Credential are how the verifier shows itself to the upstream.
 	// Header defaults to what such servers want, Template to the same: for most,
@@ -226,6 +232,9 @@ func (c *Config) setDefaults() {
 		if *field == 0 {
 			*field = value
 		}
+	}
+	if c.MaxOutput == 0 {
+		c.MaxOutput = defaultMaxOutput
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
