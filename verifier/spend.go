@@ -41,7 +41,8 @@ type spending struct {
 
 	metered  bool // The answer may not become longer than what is reserved.
 	sent     bool // The upstream may have it.
-	answered bool // With success.
+	answered bool // With success,
+	whole    bool // and to the end.
 	meter    *meter.Meter
 }
 
@@ -255,18 +256,23 @@ func (s *spending) cost() (input, output, cached int64, source string) {
 	if s.meter == nil {
 		return 0, 0, 0, "" // A handler in this process has not begun to answer.
 	}
+	s.meter.End()
 	u, hasInput, hasOutput := s.meter.Usage()
-	source = usage.Reported
+	counted := s.meter.Counted()
+	if !s.whole && counted > u.Output {
+		hasOutput = false // It was reported on the way, and more came since.
+	}
 	if !hasInput {
-		u.Input, source = s.input, usage.Estimated
+		u.Input = s.input
 	}
-	if hasOutput {
-		return u.Input, u.Output, u.Cached, source
-	}
-	if u.Output = s.meter.Counted(); u.Output > 0 || hasInput {
-		return u.Input, u.Output, u.Cached, usage.Counted
-	}
-	if s.limits != nil {
+	switch {
+	case hasOutput && hasInput, hasInput && s.whole && counted == 0: // Of no text: embeddings.
+		return u.Input, u.Output, u.Cached, usage.Reported
+	case hasOutput:
+		return u.Input, u.Output, u.Cached, usage.Estimated
+	case counted > 0 || hasInput:
+		return u.Input, counted, u.Cached, usage.Counted
+	case s.limits != nil:
 		u.Output = s.limits.Output
 	}
 	return u.Input, u.Output, u.Cached, usage.Estimated

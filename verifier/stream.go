@@ -49,7 +49,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF):
 		s.res.Trailer = nil // It came with the last bytes, past the list of headers.
 		s.rest()
-		s.end = io.EOF
+		s.end, s.call.spending.whole = io.EOF, true
 		return n, nil
 	}
 	return n, s.broken(timeout)

@@ -212,6 +212,7 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 			c.tellLimits(w.Header())
 			w.call, c.life, c.spending.sent = c, c.client, true
 			next.ServeHTTP(w, r)
+			c.spending.whole = w.failed == nil
 			if w.status == 0 {
 				w.WriteHeader(http.StatusOK) // As net/http would.
 			}

@@ -129,11 +129,14 @@ func (m *Meter) events(p []byte) {
 			m.at = len(bom)
 		}
 		if m.cr && c == '\n' {
-			m.cr = false
-			if !m.gone {
+			switch {
+			case m.gone: // With the event that it ended.
+			case m.hide && len(m.held) == 0:
+				m.out = append(m.out, c) // Likewise.
+			default:
 				m.keep(p[:1])
 			}
-			m.gone = false
+			m.cr, m.gone = false, false
 			p = p[1:]
 			continue
 		}
