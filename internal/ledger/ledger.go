@@ -18,7 +18,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hourpass/hourpass/internal/token"
 )
@@ -76,46 +78,59 @@ type Balance struct {
 	Held  int64 // In holders' hands.
 }
 
-// An Engine keeps accounts. It is safe for concurrent use.
+// An Engine gives leases. It is safe for concurrent use.
 type Engine interface {
 	// Sync settles and renews the leases of one holder, for lease from the moment
 	// of the question on. It answers claim by claim, in order. A holder has a name
 	// of its own, and a new one each time it starts. Errors match [ErrClaim] where
 	// the question is at fault; after any other, what was asked may have been done.
 	Sync(ctx context.Context, holder string, lease time.Duration, claims []Claim) ([]Share, error)
+}
 
+// A Book tells people how accounts stand. It is safe for concurrent use.
+type Book interface {
 	// Balances tells how accounts stand, in order; zero where there is none.
 	Balances(ctx context.Context, accounts []string) ([]Balance, error)
 }
 
 // Check tells whether a question is within bounds.
 func Check(holder string, lease time.Duration, claims []Claim) error {
-	if holder == "" || len(holder) > MaxHolder || lease <= 0 || lease > MaxLease || len(claims) > MaxClaims {
+	if !isName(holder, MaxHolder) || lease <= 0 || lease > MaxLease || len(claims) > MaxClaims {
 		return fmt.Errorf("%w: its holder, lease or length", ErrClaim)
 	}
+	seen := make(map[string]bool, len(claims))
 	for i := range claims {
 		c := &claims[i]
-		if c.Account == "" || len(c.Account) > MaxName || !amount(c.Limit) || !amount(c.Spent) || !amount(c.Need) || !amount(c.Want) || c.Want < c.Need {
+		if seen[c.Account] {
+			return fmt.Errorf("%w: an account stands twice", ErrClaim)
+		}
+		seen[c.Account] = true
+		if !isName(c.Account, MaxName) || !amount(c.Limit) || !amount(c.Spent) || !amount(c.Need) || !amount(c.Want) || c.Want < c.Need {
 			return fmt.Errorf("%w: the claim %d", ErrClaim, i)
 		}
 	}
 	return nil
 }
 
+// isName tells whether s is a text that every engine can keep.
+func isName(s string, most int) bool {
+	return s != "" && len(s) <= most && utf8.ValidString(s) && !strings.Contains(s, "\x00")
+}
+
 // amount tells whether n may be summed up without a care: what is counted stays
 // far from the end of int64.
 func amount(n int64) bool { return 0 <= n && n <= token.MaxLimit }
 
-// shareOf is how much of what is left one holder may have beyond its need: what
+// ShareOf is how much of what is left one holder may have beyond its need: what
 // it does not use is no other's for the time.
-const shareOf = 4
+const ShareOf = 4
 
 // Hold is the one rule of all engines: how much a holder gets, if so much was
 // spent by all and is held by others. No more than is left; what it needs before
 // what it would like.
 func Hold(c *Claim, spent, held int64) int64 {
 	left := max(0, c.Limit-spent-held)
-	return min(left, max(c.Need, min(c.Want, left/shareOf)))
+	return min(left, max(c.Need, min(c.Want, left/ShareOf)))
 }
 
 // Name is the name of the account that the limit's calls are counted in: of one

@@ -31,8 +31,8 @@ type lease struct {
 	until time.Time
 }
 
-// forgetAfter is how long an account outlives its window, for what is told late.
-const forgetAfter = time.Hour
+// ForgetAfter is how long an account outlives its window, for what is told late.
+const ForgetAfter = time.Hour
 
 // NewMemory returns an empty ledger. Nil means [time.Now].
 func NewMemory(now func() time.Time) *Memory {
@@ -93,13 +93,13 @@ func (m *Memory) sweep(now time.Time) {
 	m.swept = now
 	for name, a := range m.accounts {
 		if !a.ends.IsZero() {
-			if now.Sub(a.ends) > forgetAfter {
+			if now.Sub(a.ends) > ForgetAfter {
 				delete(m.accounts, name)
 			}
 			continue
 		}
 		for holder, l := range a.holders {
-			if now.Sub(l.until) > forgetAfter {
+			if now.Sub(l.until) > ForgetAfter {
 				delete(a.holders, holder)
 			}
 		}
@@ -109,7 +109,7 @@ func (m *Memory) sweep(now time.Time) {
 	}
 }
 
-// Balances is as [Engine] says.
+// Balances is as [Book] says.
 func (m *Memory) Balances(_ context.Context, accounts []string) ([]Balance, error) {
 	now := m.now()
 	m.mu.Lock()
