@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/reply"
 	"github.com/hourpass/hourpass/internal/revocation"
 	"github.com/hourpass/hourpass/internal/strictjson"
@@ -185,27 +186,16 @@ func (f *feed) await(ctx context.Context, after int64) *published {
 // acknowledge is POST /revocations/ack: a verifier, by its own machine key, says
 // which generation it enforces: {"name": "gpu-7", "generation": 12}.
 func (s *Server) acknowledge(w http.ResponseWriter, r *http.Request) error {
-	now := s.Now()
-	addr := s.clientAddr(r)
-	if err := s.throttles.admit(addr, now); err != nil {
-		return err
-	}
-	err := s.acknowledged(r, now)
-	if err != nil {
-		if err := s.throttles.failed(err, addr, namedKey(r), now); err != nil {
+	return s.forVerifier(r, func(key policy.Key, now time.Time) error {
+		if err := s.acknowledged(r, key, now); err != nil {
 			return err
 		}
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
 }
 
-func (s *Server) acknowledged(r *http.Request, now time.Time) error {
-	key, err := s.verifierKey(r, form{}, now)
-	if err != nil {
-		return err
-	}
+func (s *Server) acknowledged(r *http.Request, key policy.Key, now time.Time) error {
 	var name string
 	var generation int64 = -1
 	if err := readBody(r, map[string]func(strictjson.Value) bool{
@@ -226,7 +216,7 @@ func (s *Server) acknowledged(r *http.Request, now time.Time) error {
 	if name == "" || generation < 0 || generation > s.feed.current().set.Generation {
 		return badRequest("name and generation must be there, the generation one that was published.")
 	}
-	_, err = s.DB.ExecContext(r.Context(), `INSERT INTO verifiers (key_id, name, generation, seen_at) VALUES ($1, $2, $3, $4)
+	_, err := s.DB.ExecContext(r.Context(), `INSERT INTO verifiers (key_id, name, generation, seen_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (key_id, name) DO UPDATE SET generation = excluded.generation, seen_at = excluded.seen_at`, key.ID, name, generation, now.Unix())
 	if err != nil {
 		return fmt.Errorf("noting a verifier: %w", err)

@@ -153,6 +153,7 @@ type Config struct {
 	// CheckClientKeys says why a set of public keys can't be enrolled, or nil.
 	CheckClientKeys func(jwks string) error
 
+	Ledger Ledger  // What is spent of budgets.
 	DB     *sql.DB // Holds logins, sessions and used assertions.
 	Sealer Sealer
 	Audit  *audit.Log
@@ -211,7 +212,7 @@ func New(c Config) (*Server, error) {
 		check(!seen[p.Issuer] && !seen["name "+p.Name], "provider %s: its name or issuer stands twice", p.Name)
 		seen[p.Issuer], seen["name "+p.Name] = true, true
 	}
-	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.Ring != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Alert != nil && c.Log != nil && c.Now != nil, "a part is missing")
+	check(c.Keys != nil && c.Signer != nil && c.KeySet != nil && c.Ring != nil && c.OwnTokens != nil && c.VerifyClient != nil && c.CheckClientKeys != nil && c.Ledger != nil && c.DB != nil && c.Sealer != nil && c.Audit != nil && c.Alert != nil && c.Log != nil && c.Now != nil, "a part is missing")
 	if err := errors.Join(bad...); err != nil {
 		return nil, err
 	}
@@ -286,6 +287,11 @@ func (s *Server) forget(ctx context.Context) error {
 		} {
 			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())
+			}
+		}
+		if l, ok := s.Ledger.(interface{ Forget(context.Context) error }); ok {
+			if err := l.Forget(ctx); err != nil && ctx.Err() == nil {
+				s.Log.Error("forgetting old budgets", "err", err.Error())
 			}
 		}
 		select {

@@ -69,6 +69,7 @@ func (s *Server) router() *mux.Router {
 	handle(http.MethodPost, "/revoke", s.revoke)
 	handle(http.MethodPost, "/introspect", s.introspect)
 	handle(http.MethodPost, "/revocations/ack", s.acknowledge)
+	handle(http.MethodPost, "/ledger", s.leases)
 
 	// A person with a login; what they may do is their role's to say.
 	api(http.MethodGet, "/v1/me", s.me)

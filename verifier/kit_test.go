@@ -268,6 +268,10 @@ func errorType(status int) string {
 		return "authentication_error"
 	case status == 403:
 		return "permission_error"
+	case status == 402:
+		return "insufficient_quota"
+	case status == 429:
+		return "rate_limit_error"
 	}
 	return "invalid_request_error"
 }

@@ -206,11 +206,26 @@ func (c *call) startMeter(status int, media string, hide bool) {
 	case mediaLines:
 		form = meter.Lines
 	}
-	c.spending.meter = meter.New(c.route.Route, form, hide)
+	c.spending.meter = meter.New(c.route.Route, form, meter.Options{Hide: hide, Hold: c.spending.metered})
 }
 
 // extension is how much more is reserved at a time for an answer that goes on.
 const extension = 256
+
+// Of an answer that may be cut, how much is read at a time: not many more tokens
+// than are left.
+const (
+	roomPerToken = 16 // Bytes: no event of one is as short.
+	leastRoom    = 512
+)
+
+func (s *spending) room(most int) int {
+	if !s.metered || s.meter == nil {
+		return most
+	}
+	left := s.limits.Output - s.meter.Counted()
+	return int(min(int64(most), max(leastRoom, left*roomPerToken)))
+}
 
 // overrun tells whether an answer has become longer than the budgets have room for.
 func (c *call) overrun() error {

@@ -35,7 +35,7 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, s.end
 	}
 	s.call.watch.arm(s.call.upstream.IdleTimeout, refusal.ErrUpstreamIdle)
-	n, err := s.body.Read(p)
+	n, err := s.body.Read(p[:s.call.spending.room(len(p))])
 	timeout := s.call.watch.done()
 	n = s.pass(p, n)
 	switch {
@@ -95,7 +95,6 @@ func (s *stream) broken(cause error) error {
 		return why // The connection is cut: half an answer must not look like a whole one.
 	}
 	f := s.call.route.Family
-	s.rest()
 	switch {
 	case s.lines && s.tail[len(s.tail)-1] != '\n' && s.tail != [4]byte{}:
 		s.held = append(s.held, '\n')

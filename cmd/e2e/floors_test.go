@@ -36,7 +36,12 @@ var ground = map[string][]string{
 var floors = map[string][]string{
 	"internal/store/storetest": {"internal/store", "internal/peers"}, // Test support: no program links it.
 
-	"issuer":                   {"ground", "mux", "oauth2", "sync", "issuer/internal/idp", "issuer/internal/pages", "issuer/internal/throttle"},
+	"internal/ledger/sqlledger":   {"internal/ledger", "internal/store"},
+	"internal/ledger/redisledger": {"internal/ledger", "rueidis"},
+	"internal/ledger/remote":      {"internal/ledger"},
+	"internal/ledger/ledgertest":  {"internal/ledger", "rapid"}, // Test support: no program links it.
+
+	"issuer":                   {"ground", "internal/ledger/remote", "mux", "oauth2", "sync", "issuer/internal/idp", "issuer/internal/pages", "issuer/internal/throttle"},
 	"issuer/internal/idp":      {"ground", "go-oidc", "oauth2"},
 	"issuer/internal/pages":    {},
 	"issuer/internal/throttle": {"golang-lru"},
@@ -49,6 +54,7 @@ var floors = map[string][]string{
 	"verifier": {
 		"ground", "mux", "golang-lru", "prometheus", "websocket",
 		"verifier/internal/refusal", "verifier/internal/route", "verifier/internal/body", "verifier/internal/upstream", "verifier/internal/assertion",
+		"verifier/internal/budget", "verifier/internal/meter",
 	},
 	"verifier/extauthz":           {"verifier", "grpc"},
 	"verifier/internal/refusal":   {"ground"},
@@ -56,10 +62,12 @@ var floors = map[string][]string{
 	"verifier/internal/body":      {"ground", "verifier/internal/refusal", "verifier/internal/route", "brotli", "zstd"},
 	"verifier/internal/upstream":  {"ground", "verifier/internal/assertion", "verifier/internal/route"},
 	"verifier/internal/assertion": {},
+	"verifier/internal/budget":    {"ground"},
+	"verifier/internal/meter":     {"verifier/internal/route"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
-	"cmd/internal/issuerd":   {"ground", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
-	"cmd/internal/verifierd": {"ground", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync", "prometheus", "verifier/extauthz"},
+	"cmd/internal/issuerd":   {"ground", "internal/ledger/sqlledger", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
+	"cmd/internal/verifierd": {"ground", "internal/ledger/redisledger", "internal/ledger/remote", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync", "prometheus", "verifier/extauthz"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
 	"cmd/hourpass":           {"ground", "cmd/internal/program", "keys/format", "oauth2", "cobra", "lockedfile"},
@@ -95,6 +103,8 @@ var libraries = map[string]string{
 	"github.com/rogpeppe/go-internal/lockedfile": "lockedfile",
 	"github.com/klauspost/compress/zstd":         "zstd",
 	"github.com/andybalholm/brotli":              "brotli",
+	"github.com/redis/rueidis":                   "rueidis",
+	"pgregory.net/rapid":                         "rapid",
 }
 
 func TestFloors(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hourpass/hourpass/cmd/internal/program"
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/ledger/sqlledger"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/seal"
 	"github.com/hourpass/hourpass/internal/serve"
@@ -209,7 +210,7 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing, Ring: signingKeys{p.signing},
 		KeySet:    jwks.Handler(p.signing.Document, keySetMaxAge, nil),
 		OwnTokens: ownTokens(p.signing), VerifyClient: verifyClient, CheckClientKeys: checkClientKeys,
-		DB: p.db, Sealer: p.sealer, Audit: p.records, Alert: alerts, Log: p.log, Now: p.now,
+		Ledger: sqlledger.New(p.db, p.now), DB: p.db, Sealer: p.sealer, Audit: p.records, Alert: alerts, Log: p.log, Now: p.now,
 	})
 }
 

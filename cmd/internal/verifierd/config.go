@@ -50,6 +50,9 @@ type settings struct {
 	// ExtAuthz answers Envoy.
 	ExtAuthz extAuthzSettings `yaml:"ext_authz"`
 
+	// Ledger says where it is counted what tokens with limits have spent.
+	Ledger ledgerSettings `yaml:"ledger"`
+
 	// Streams says what becomes of answers that outlive their token.
 	Streams struct {
 		// AtExpiry and AtRevocation are finish, the default, or cut.
@@ -131,6 +134,7 @@ func load(o program.Options) (*settings, error) {
 	c.checkUpstreams(p)
 	c.ForwardAuth.check(p)
 	c.ExtAuthz.check(p)
+	c.Ledger.check(p)
 	if c.Assertions.Issuer == "" {
 		c.Assertions.Issuer = c.Audience
 	}

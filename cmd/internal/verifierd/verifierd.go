@@ -54,6 +54,10 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		},
 		Audit: records, Metrics: verifier.NewMetrics(registry), Log: log, Now: o.Clock(),
 	}
+	budgets, err := c.Ledger.budgets(issuers, c, o, log)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.Config, err)
+	}
 	for _, i := range issuers {
 		conf.Issuers = append(conf.Issuers, i.Issuer)
 	}
@@ -61,6 +65,8 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
+	stop := runAfter(ctx, budgets)
+	defer func() { err = errors.Join(err, stop()) }()
 	return listen(ctx, c, log, parts{v, issuers, assertions, records, metricsPage(registry, log), o.Clock()})
 }
 
@@ -72,6 +78,20 @@ type parts struct {
 	records    *audit.Log
 	metrics    http.Handler
 	now        func() time.Time
+}
+
+// runAfter runs beyond ctx, until the returned function is called: calls that are
+// under way when it ends are still settled.
+func runAfter(ctx context.Context, list []runner) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range list {
+		group.Go(func() error { return run(ctx) })
+	}
+	return func() error {
+		cancel()
+		return group.Wait()
+	}
 }
 
 // runner runs until ctx ends.
@@ -144,6 +164,7 @@ func listen(ctx context.Context, c *settings, log *slog.Logger, p parts) error {
 		if i.Revocations != nil {
 			ready.Checks = append(ready.Checks, serve.Check{Name: name("revocations"), Err: func() error { return i.Revocations.Ready(p.now()) }})
 		}
+		ready.Checks = append(ready.Checks, serve.Check{Name: name("ledger"), Err: i.Budgets.Ready})
 		for _, run := range i.run {
 			group.Go(func() error { return run(ctx) })
 		}

@@ -172,6 +172,7 @@ func (f *form) write(w *writer, rules *route.Members) (Content, error) {
 	if err := w.missing(rules, given, field); err != nil {
 		return Content{}, err
 	}
+	w.model = "" // It stands outermost.
 	for _, name := range rules.Inners {
 		// A form has no way to say what an object holds.
 		if inner, err := w.object(nil, nil, rules.Rules[name].Inner); err != nil || len(inner) > len("{}") {

@@ -24,7 +24,7 @@ func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
 
 // engine is a ledger that counts questions, and can be lost.
 type engine struct {
-	ledger.Engine
+	*ledger.Memory
 	asked atomic.Int64
 	lost  atomic.Bool
 }
@@ -36,7 +36,7 @@ func (e *engine) Sync(ctx context.Context, holder string, lease time.Duration, c
 	if e.lost.Load() {
 		return nil, errLost
 	}
-	return e.Engine.Sync(ctx, holder, lease, claims)
+	return e.Memory.Sync(ctx, holder, lease, claims)
 }
 
 // world is a ledger with verifiers.
@@ -47,7 +47,7 @@ type world struct {
 
 func newWorld() *world {
 	w := &world{}
-	w.engine.Engine = ledger.NewMemory(w.now)
+	w.engine.Memory = ledger.NewMemory(w.now)
 	return w
 }
 
@@ -431,7 +431,7 @@ func TestNeverMore(t *testing.T) {
 func BenchmarkReserve(b *testing.B) {
 	w := newWorld()
 	v, _ := w.verifier(b, func(c *budget.Config) { c.Now = time.Now })
-	w.engine.Engine = ledger.NewMemory(nil)
+	w.engine.Memory = ledger.NewMemory(nil)
 	s := set(b, token.Limits{"tokens/day": 1 << 50, "requests/minute": 1 << 50, "concurrent": 1 << 20})
 	for b.Loop() {
 		r, err := v.Reserve(b.Context(), s, call(10, 40))

@@ -33,8 +33,8 @@ type Usage struct {
 
 // A Meter reads one answer. It is for one goroutine.
 type Meter struct {
-	form  Form
-	hide  bool
+	form Form
+	Options
 	sum   bool // What the elements of a whole answer report adds up.
 	scan  scanner
 	event event // The one that is being read.
@@ -58,14 +58,21 @@ type Meter struct {
 	counted int64
 }
 
-// maxHeld is how long an event may be that can be left out, in bytes: usage is
-// short.
+// Options say what becomes of a stream of events.
+type Options struct {
+	Hide bool // The extra event that tells the usage is left out (OpenAI, stream_options).
+	Hold bool // No event is passed on before it is whole, so that the stream can be ended anywhere.
+}
+
+// maxHeld is how long an event may be that is held back, in bytes.
 const maxHeld = 64 << 10
 
-// New returns the meter of one answer to a call of the route. With hide, the
-// extra event that tells the usage of a stream is left out (OpenAI, stream_options).
-func New(r *route.Route, form Form, hide bool) *Meter {
-	m := &Meter{form: form, whole: true, hide: hide && form == Events, sum: form == Whole && r.Family.Name != "gemini" && r.Family.Name != "vertex"}
+// New returns the meter of one answer to a call of the route.
+func New(r *route.Route, form Form, o Options) *Meter {
+	if form != Events {
+		o = Options{}
+	}
+	m := &Meter{form: form, whole: true, Options: o, sum: form == Whole && r.Family.Name != "gemini" && r.Family.Name != "vertex"}
 	m.scan.root = rootOf(r, form)
 	m.scan.event, m.scan.element = &m.event, m.take
 	m.scan.reset()
@@ -80,7 +87,7 @@ func (m *Meter) Feed(p []byte) []byte {
 		m.scan.feed(p)
 	case m.form == Lines:
 		m.lines(p)
-	case m.hide:
+	case m.Hide || m.Hold:
 		m.out = m.out[:0]
 		m.events(p)
 		return m.out
@@ -131,7 +138,7 @@ func (m *Meter) events(p []byte) {
 		if m.cr && c == '\n' {
 			switch {
 			case m.gone: // With the event that it ended.
-			case m.hide && len(m.held) == 0:
+			case (m.Hide || m.Hold) && len(m.held) == 0:
 				m.out = append(m.out, c) // Likewise.
 			default:
 				m.keep(p[:1])
@@ -191,9 +198,9 @@ func (m *Meter) line() {
 		m.some, m.value, m.data, m.named = false, false, false, 0
 		return
 	}
-	extra := m.event.extra()
+	extra := m.Hide && m.event.extra()
 	m.over()
-	if !m.hide {
+	if !m.Hide && !m.Hold {
 		return
 	}
 	if m.gone = extra && !m.passes; !m.gone {
@@ -204,7 +211,7 @@ func (m *Meter) line() {
 
 // decide passes on an event of which is clear that it is not the extra one.
 func (m *Meter) decide() {
-	if m.hide && (m.event.elements > 0 || m.event.failed || m.scan.state == isWrong) {
+	if m.Hide && !m.Hold && (m.event.elements > 0 || m.event.failed || m.scan.state == isWrong) {
 		m.pass()
 	}
 }
@@ -220,7 +227,7 @@ var newline = []byte{'\n'}
 // keep holds bytes back until it is clear whether their event is to be left out.
 func (m *Meter) keep(p []byte) {
 	switch {
-	case !m.hide:
+	case !m.Hide && !m.Hold:
 	case m.passes:
 		m.out = append(m.out, p...)
 	default:

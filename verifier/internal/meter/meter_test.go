@@ -130,7 +130,7 @@ func (a *answer) bytes(t testing.TB) []byte {
 // read has a meter read pieces, and returns it with what it passed on.
 func read(t testing.TB, a *answer, hide bool, pieces ...[]byte) (*meter.Meter, []byte) {
 	t.Helper()
-	m := meter.New(find(t, "POST", a.path), a.form, hide)
+	m := meter.New(find(t, "POST", a.path), a.form, meter.Options{Hide: hide})
 	var out []byte
 	for _, p := range pieces {
 		out = append(out, m.Feed(p)...)
@@ -246,12 +246,30 @@ func TestHide(t *testing.T) {
 
 // TestNothingIsHeldBack passes on at once what is clear not to be the extra event.
 func TestNothingIsHeldBack(t *testing.T) {
-	m := meter.New(find(t, "POST", "/v1/chat/completions"), meter.Events, true)
+	m := meter.New(find(t, "POST", "/v1/chat/completions"), meter.Events, meter.Options{Hide: true})
 	for _, piece := range []string{
 		"data: {\"choices\":[{\"index\":0,\"del", "ta\":{\"content\":\"a\"}}]}\n\n", ": keep-alive", "\n\n", "data: [DONE]", "\n\n", "data: oops", "\n", "\n",
 	} {
 		if out := m.Feed([]byte(piece)); string(out) != piece {
 			t.Errorf("of %q it passes on %q", piece, out)
+		}
+	}
+}
+
+// TestHold passes on whole events alone, however they come.
+func TestHold(t *testing.T) {
+	for _, hide := range []bool{false, true} {
+		m := meter.New(find(t, "POST", "/v1/chat/completions"), meter.Events, meter.Options{Hide: hide, Hold: true})
+		for _, step := range []struct{ piece, passes string }{
+			{"data: {\"choices\":[{\"index\":0}]}", ""}, {"\n", ""}, {"\ndata: 1", "data: {\"choices\":[{\"index\":0}]}\n\n"}, {"\r\n\r", "data: 1\r\n\r"}, {"\n", "\n"}, {": c", ": c"}, {"\n\n", "\n\n"},
+			{"event: x\ndata: [DONE]", ""},
+		} {
+			if out := m.Feed([]byte(step.piece)); string(out) != step.passes {
+				t.Errorf("after %q it passes on %q, want %q", step.piece, out, step.passes)
+			}
+		}
+		if rest := m.End(); string(rest) != "event: x\ndata: [DONE]" {
+			t.Errorf("at the end it passes on %q", rest)
 		}
 	}
 }
@@ -312,7 +330,7 @@ func BenchmarkFeed(b *testing.B) {
 	chunk := []byte(`data: {"id":"chatcmpl-581","object":"chat.completion.chunk","created":1795422317,"model":"tiny-a","system_fingerprint":"fp_ollama","choices":[{"index":0,"delta":{"role":"assistant","content":" word"},"finish_reason":null}]}` + "\n\n")
 	for name, hide := range map[string]bool{"event": false, "event, hiding": true} {
 		b.Run(name, func(b *testing.B) {
-			m := meter.New(find(b, "POST", "/v1/chat/completions"), meter.Events, hide)
+			m := meter.New(find(b, "POST", "/v1/chat/completions"), meter.Events, meter.Options{Hide: hide})
 			b.SetBytes(int64(len(chunk)))
 			b.ReportAllocs()
 			for b.Loop() {
@@ -326,7 +344,7 @@ func BenchmarkFeed(b *testing.B) {
 		b.SetBytes(int64(len(whole)))
 		b.ReportAllocs()
 		for b.Loop() {
-			m := meter.New(r, meter.Whole, false)
+			m := meter.New(r, meter.Whole, meter.Options{})
 			m.Feed(whole)
 			m.End()
 		}
@@ -336,7 +354,7 @@ func BenchmarkFeed(b *testing.B) {
 		r := find(b, "POST", "/v1/embeddings")
 		b.SetBytes(int64(len(numbers)))
 		for b.Loop() {
-			m := meter.New(r, meter.Whole, false)
+			m := meter.New(r, meter.Whole, meter.Options{})
 			m.Feed(numbers)
 		}
 	})

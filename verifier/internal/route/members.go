@@ -2,6 +2,7 @@ package route
 
 import (
 	"math"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
@@ -91,16 +92,12 @@ func newMembers(tables ...[]named) *Members {
 	m := &Members{Rules: map[string]Rule{}, Names: map[string]string{}, like: map[string]bool{}}
 	for _, table := range tables {
 		for _, row := range table {
-			_, again := m.Rules[row.name]
 			m.Rules[row.name], m.Names[row.name] = row.Rule, row.name
 			m.like[string(skeleton(nil, row.name))] = true
-			if again {
-				continue
-			}
-			if row.Param != nil {
+			if row.Param != nil && !slices.Contains(m.Params, row.name) {
 				m.Params = append(m.Params, row.name)
 			}
-			if row.Inner != nil {
+			if row.Inner != nil && !slices.Contains(m.Inners, row.name) {
 				m.Inners = append(m.Inners, row.name)
 			}
 		}

@@ -177,6 +177,10 @@ func openAIType(status int) string {
 		return "authentication_error"
 	case status == http.StatusForbidden:
 		return "permission_error"
+	case status == http.StatusPaymentRequired:
+		return "insufficient_quota"
+	case status == http.StatusTooManyRequests:
+		return "rate_limit_error"
 	case status >= http.StatusInternalServerError:
 		return "server_error"
 	}
