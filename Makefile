@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test test-real lint fmt fuzz bench bench-issuer bench-verifier drill demo vuln
+.PHONY: all build test test-real lint fmt fuzz bench bench-issuer bench-verifier drill drill-overshoot demo vuln
 
 all: build lint test
 
@@ -70,6 +70,15 @@ drill:
 	@scripts/test-deps
 	HOURPASS_TEST_CRASHES=200 go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
 	HOURPASS_TEST_CRASHES=200 HOURPASS_TEST_STORE=postgres go test -count=1 -timeout 30m -run '^TestCrashes$$' ./cmd/e2e
+
+# The drill of budgets: eight verifiers, 200 clients, one budget, kills, restarts
+# and a network that is cut, with each engine of the ledger. The last lines are one
+# JSON object for each.
+drill-overshoot:
+	@mkdir -p bin
+	@scripts/test-deps
+	HOURPASS_TEST_DRILL=overshoot HOURPASS_DRILL_OUT=$(CURDIR)/bin/drill-overshoot.json go test -count=1 -timeout 30m -run '^TestOvershoot$$' ./cmd/e2e
+	@cat bin/drill-overshoot.json
 
 demo: build
 	bin/hourpass-dev $(ARGS)

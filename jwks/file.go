@@ -68,7 +68,7 @@ func (f *File) read() error {
 		return err
 	}
 	old := f.held.Load()
-	if bytes.Equal(doc, old.doc) && old.trouble == "" {
+	if old.set != nil && bytes.Equal(doc, old.doc) && old.trouble == "" {
 		return nil
 	}
 	set, err := Parse(doc)

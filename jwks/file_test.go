@@ -32,6 +32,12 @@ func TestFile(t *testing.T) {
 	if _, err := jwks.OpenFile(path, slog.New(slog.DiscardHandler)); err == nil {
 		t.Fatal("a missing file is opened")
 	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jwks.OpenFile(path, slog.New(slog.DiscardHandler)); err == nil {
+		t.Fatal("an empty file is opened")
+	}
 	bring("ec")
 	f, err := jwks.OpenFile(path, slog.New(slog.DiscardHandler))
 	if err != nil {

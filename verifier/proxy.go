@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -226,6 +227,10 @@ func (c *call) cut() error {
 func (c *call) failed(err error) error {
 	c.keeper.stop()
 	_ = c.watch.done() // Unless accept has asked already.
+	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
+		c.spending.sent = false
+	}
+	c.spending.left = c.client.Err() != nil || c.cut() != nil || c.watch.expired != nil
 	switch {
 	case c.client.Err() != nil:
 		return refusal.ErrClientGone

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/audit"
 	"github.com/hourpass/hourpass/internal/usage"
+	"github.com/hourpass/hourpass/verifier/internal/body"
 	"github.com/hourpass/hourpass/verifier/internal/budget"
 	"github.com/hourpass/hourpass/verifier/internal/meter"
 	"github.com/hourpass/hourpass/verifier/internal/refusal"
@@ -36,13 +37,12 @@ type UsageSink interface {
 // to be.
 type spending struct {
 	limits *budget.Reservation
-	input  int64 // As estimated.
 	bound  int64 // How long each answer is let be; 0: as the request says.
 
 	metered  bool // The answer may not become longer than what is reserved.
 	sent     bool // The upstream may have it.
-	answered bool // With success,
-	whole    bool // and to the end.
+	left     bool // It was not waited for.
+	whole    bool // The answer came to its end.
 	meter    *meter.Meter
 }
 
@@ -78,7 +78,7 @@ func (v *Verifier) take(c *call, cost budget.Cost) error {
 	if err != nil {
 		return spent(err)
 	}
-	c.spending.limits, c.spending.input = r, cost.Input
+	c.spending.limits = r
 	return nil
 }
 
@@ -195,7 +195,6 @@ func (c *call) startMeter(status int, media string, hide bool) {
 	if status >= http.StatusBadRequest {
 		return
 	}
-	c.spending.answered = true
 	if c.route.Usage == (route.Usage{}) {
 		return
 	}
@@ -252,8 +251,12 @@ func (v *Verifier) settle(c *call) {
 		return
 	}
 	cost := usage.Call{Time: c.began, Key: c.claims.ClientID, Identity: c.claims.Subject, Team: c.claims.Team, Grant: c.claims.Grant, Model: c.model}
-	if s.answered && c.route.Usage != (route.Usage{}) {
-		cost.Input, cost.Output, cost.Cached, cost.Source = s.cost()
+	switch {
+	case c.route.Usage == (route.Usage{}):
+	case s.meter != nil:
+		cost.Input, cost.Output, cost.Cached, cost.Source = s.cost(&c.doc)
+	case s.left: // It may have been at work, and may be still.
+		cost.Input, cost.Output, cost.Source = c.doc.Input(), s.reserved(), usage.Estimated
 	}
 	s.limits.Settle(cost.Input, cost.Output)
 	c.record.Input, c.record.Output, c.record.Cached, c.record.Usage = cost.Input, cost.Output, cost.Cached, cost.Source
@@ -267,10 +270,7 @@ func (v *Verifier) settle(c *call) {
 
 // cost is what the model server said that the call cost, else what was counted,
 // else what was reserved. It is never nothing for an answer that was made.
-func (s *spending) cost() (input, output, cached int64, source string) {
-	if s.meter == nil {
-		return 0, 0, 0, "" // A handler in this process has not begun to answer.
-	}
+func (s *spending) cost(doc *body.Doc) (input, output, cached int64, source string) {
 	s.meter.End()
 	u, hasInput, hasOutput := s.meter.Usage()
 	counted := s.meter.Counted()
@@ -278,7 +278,7 @@ func (s *spending) cost() (input, output, cached int64, source string) {
 		hasOutput = false // It was reported on the way, and more came since.
 	}
 	if !hasInput {
-		u.Input = s.input
+		u.Input = doc.Input()
 	}
 	switch {
 	case hasOutput && hasInput, hasInput && s.whole && counted == 0: // Of no text: embeddings.
@@ -287,8 +287,14 @@ func (s *spending) cost() (input, output, cached int64, source string) {
 		return u.Input, u.Output, u.Cached, usage.Estimated
 	case counted > 0 || hasInput:
 		return u.Input, counted, u.Cached, usage.Counted
-	case s.limits != nil:
-		u.Output = s.limits.Output
 	}
-	return u.Input, u.Output, u.Cached, usage.Estimated
+	return u.Input, s.reserved(), u.Cached, usage.Estimated
+}
+
+// reserved is how many tokens of output were reserved, 0 if nothing was.
+func (s *spending) reserved() int64 {
+	if s.limits == nil {
+		return 0
+	}
+	return s.limits.Output
 }

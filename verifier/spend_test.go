@@ -317,6 +317,54 @@ func TestClientLeavesUnpaid(t *testing.T) {
 	}
 }
 
+// TestNotWaitedFor reckons with a call that a client left before any answer: the
+// upstream is at work on it.
+func TestNotWaitedFor(t *testing.T) {
+	p := newPurse(t)
+	arrived := make(chan struct{})
+	p.answer(func(_ http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	r := p.limited(token.Limits{"tokens/day": 1000})
+	r.body = `{"model":"small","max_tokens":300}`
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	req := newRequest(r.method, p.url+r.target, r.body, "").WithContext(ctx)
+	req.Header, req.RequestURI = r.header, ""
+	if res, err := http.DefaultClient.Do(req); err == nil {
+		_ = res.Body.Close()
+		t.Fatal("it is answered")
+	}
+	p.settle()
+	rec := p.records()[0]
+	if rec.Reason != "client_gone" || rec.Usage != "estimated" || rec.Output != 300 || rec.Input == 0 {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestNotSent gives back what was reserved for a call that no upstream could get.
+func TestNotSent(t *testing.T) {
+	p := newPurse(t, func(c *verifier.Config) { c.Upstreams[0].URL = "http://127.0.0.1:1" })
+	r := p.limited(token.Limits{"tokens/day": 1000, "requests/day": 1})
+	for range 3 {
+		if got := p.send(r); got.status != 502 {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	for _, rec := range p.records() {
+		if rec.Usage != "" || rec.Output != 0 {
+			t.Errorf("record %+v", rec)
+		}
+	}
+	if len(p.usage) != 0 {
+		t.Errorf("usage %+v", p.usage)
+	}
+}
+
 // TestParallel lets as many calls through at once as the budgets hold.
 func TestParallel(t *testing.T) {
 	for limit, most := range map[string]int64{"tokens/day": 10 * 110, "requests/hour": 10, "concurrent": 10} {

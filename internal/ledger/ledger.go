@@ -121,9 +121,10 @@ func isName(s string, most int) bool {
 // far from the end of int64.
 func amount(n int64) bool { return 0 <= n && n <= token.MaxLimit }
 
-// ShareOf is how much of what is left one holder may have beyond its need: what
-// it does not use is no other's for the time.
-const ShareOf = 4
+// ShareOf says how much of what is left one holder may have beyond its need: one
+// part of so many. What it does not use is no other's for the time, and lost if it
+// dies.
+const ShareOf = 16
 
 // Hold is the one rule of all engines: how much a holder gets, if so much was
 // spent by all and is held by others. No more than is left; what it needs before

@@ -29,7 +29,8 @@ type ledgerSettings struct {
 	// such a key, to memory elsewhere.
 	Engine string `yaml:"engine"`
 
-	// URL, Password and CA are those of redis: redis://, or rediss:// for TLS.
+	// URL of the issuer's ledger defaults to its /ledger. URL, Password and CA of
+	// redis are redis://, or rediss:// for TLS, and what goes with it.
 	URL      config.Secret `yaml:"url"` // It may hold a password.
 	Password config.Secret `yaml:"password"`
 	CA       string        `yaml:"ca"`
@@ -47,8 +48,15 @@ type ledgerSettings struct {
 func (s *ledgerSettings) check(p *config.Problems) {
 	url := s.URL.Reveal()
 	p.Check(s.Engine == "" || s.Engine == issuerEngine || s.Engine == memoryEngine || s.Engine == redisEngine, "ledger.engine", "want issuer, redis or memory")
-	p.Check((s.Engine == redisEngine) == (url != ""), "ledger.url", "goes with the engine redis")
-	p.Check(url == "" || strings.HasPrefix(url, "redis://") || strings.HasPrefix(url, "rediss://"), "ledger.url", "want redis:// or rediss://")
+	isRedis := strings.HasPrefix(url, "redis://") || strings.HasPrefix(url, "rediss://")
+	switch s.Engine {
+	case redisEngine:
+		p.Check(isRedis, "ledger.url", "want redis:// or rediss://")
+	case memoryEngine:
+		p.Check(url == "", "ledger.url", "goes with the engines issuer and redis")
+	default:
+		p.Check(url == "" || isURL(url), "ledger.url", "want a URL")
+	}
 	p.Check(s.Lease == 0 || s.Lease >= time.Second && s.Lease <= ledger.MaxLease, "ledger.lease", "want 1s to 10m")
 	p.Check(s.Allowance >= 0 && s.Allowance <= 1, "ledger.allowance", "want 0 to 1")
 }
@@ -98,5 +106,9 @@ func (s *ledgerSettings) engineOf(i *issuerSettings, o program.Options, log *slo
 	if err != nil {
 		return nil, fmt.Errorf("revocations.key: %w", err)
 	}
-	return &remote.Client{URL: i.Issuer + "/ledger", KeyID: id, Key: key}, nil
+	url := s.URL.Reveal()
+	if url == "" {
+		url = i.Issuer + "/ledger"
+	}
+	return &remote.Client{URL: url, KeyID: id, Key: key}, nil
 }

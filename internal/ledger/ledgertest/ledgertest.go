@@ -104,7 +104,7 @@ func (s *Subject) balance(t testing.TB, account string) ledger.Balance {
 
 func spend(t *testing.T, s Subject) {
 	want(t, "a first lease", s.ask(t, "v", long, ledger.Claim{Need: 10}), ledger.Share{Hold: 10})
-	want(t, "a quarter in advance", s.ask(t, "v", long, ledger.Claim{Need: 10, Want: 90}), ledger.Share{Hold: 25})
+	want(t, "a share in advance", s.ask(t, "v", long, ledger.Claim{Account: "b", Limit: 1600, Need: 10, Want: 1000}), ledger.Share{Hold: 100})
 	want(t, "spent, and more", s.ask(t, "v", long, ledger.Claim{Spent: 20, Need: 30}), ledger.Share{Hold: 30, Spent: 20})
 	want(t, "the balance", s.balance(t, "a"), ledger.Balance{Spent: 20, Held: 30})
 	want(t, "what is left", s.ask(t, "v", long, ledger.Claim{Spent: 50, Need: 90}), ledger.Share{Hold: 50, Spent: 50})

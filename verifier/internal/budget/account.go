@@ -31,6 +31,9 @@ type account struct {
 	asked          chan struct{} // Closed when the next question is answered.
 	answering      chan struct{} // Closed when the one under way is.
 
+	short   time.Time // Until when calls that need as much as lacks are refused unasked,
+	lacking int64     // and how much that is.
+
 	drawn    int64   // Reserved since the last question.
 	rate     float64 // Reserved per second, of late.
 	last     int64   // The largest of late.
@@ -103,11 +106,30 @@ func (a *account) takeUnleased(amount, most int64, share float64, now time.Time)
 	return true
 }
 
+// lacks notes that the ledger, which was asked, has not as much as a call needs.
+// What is in hand is of no use then, and goes back: others may have the rest.
+func (a *account) lacks(amount int64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.short, a.lacking = now.Add(patience), amount
+	a.rate, a.last, a.lastAt = 0, 0, time.Time{}
+}
+
+// isShort tells whether the ledger has said a moment ago that it has not as much.
+func (a *account) isShort(amount int64, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return now.Before(a.short) && amount >= a.lacking
+}
+
 // settle puts what was spent in the place of what was reserved.
 func (a *account) settle(reserved, spent int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reserved -= reserved
+	if spent < reserved {
+		a.short = time.Time{} // There is more in hand than was known.
+	}
 	a.spent = min(a.spent+spent, token.MaxLimit)
 }
 
@@ -116,6 +138,10 @@ const (
 	memory = 30 * time.Second // Over which the rate is an average, about.
 	idle   = 60 * time.Second // After which nothing is held in advance.
 	ahead  = 2                // Times what is reserved until the next renewal, about.
+
+	// patience is for how long the ledger is not asked again for what it has not:
+	// who has spent a budget and goes on must not keep it busy.
+	patience = 200 * time.Millisecond
 )
 
 // target is what should be in hand for calls to come, with a.mu held.

@@ -136,6 +136,9 @@ func (r *Reservation) wait(ctx context.Context, output, least int64) error {
 		if r.b.failed.Load() {
 			return r.unleased(output, least)
 		}
+		if p := r.short(least); p != nil {
+			return r.refusal(p, r.b.c.Now())
+		}
 		if err := r.askAll(ctx, output); err != nil {
 			return err
 		}
@@ -145,6 +148,7 @@ func (r *Reservation) wait(ctx context.Context, output, least int64) error {
 			if r.b.failed.Load() {
 				return r.unleased(output, least)
 			}
+			r.giveUp(least, now)
 			return why
 		}
 		if r.take(fits, now) == nil {
@@ -156,6 +160,35 @@ func (r *Reservation) wait(ctx context.Context, output, least int64) error {
 		why = r.refusal(&r.parts[0], r.b.c.Now())
 	}
 	return why
+}
+
+// short is a part of which the ledger has said a moment ago that it has not what
+// even the shortest answer needs.
+func (r *Reservation) short(least int64) *part {
+	now := r.b.c.Now()
+	for i := range r.parts {
+		p := &r.parts[i]
+		if amount := r.further(p, least); amount > 0 && p.a.isShort(amount, now) {
+			return p
+		}
+	}
+	return nil
+}
+
+// giveUp notes which parts lack something even for the shortest answer, and gives
+// back what is in hand of them.
+func (r *Reservation) giveUp(least int64, now time.Time) {
+	for i := range r.parts {
+		p := &r.parts[i]
+		amount := r.further(p, least)
+		p.a.mu.Lock()
+		lacks := p.a.free(now) < amount
+		p.a.mu.Unlock()
+		if lacks {
+			p.a.lacks(amount, now)
+			r.b.ask(p.a, 0)
+		}
+	}
 }
 
 // askAll asks about each part that lacks something, and waits for the answers.
