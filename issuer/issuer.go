@@ -124,6 +124,9 @@ type Config struct {
 	// Rates bound how fast the issuer is asked.
 	Rates Rates
 
+	// Watch says what becomes of keys that spend far more than they used to.
+	Watch Watch
+
 	// TrustedProxies are the networks whose word on a client's address is taken.
 	TrustedProxies []netip.Prefix
 
@@ -169,6 +172,7 @@ type Server struct {
 	sessions  sessionLocks
 	throttles throttles
 	uses      *committer
+	watch     *spendWatch
 	feed      *feed
 	stopping  chan struct{} // Closed when Run ends.
 }
@@ -200,6 +204,10 @@ func New(c Config) (*Server, error) {
 	}
 	c.Rates.defaults()
 	check(c.Rates.PerAddress > 0 && c.Rates.PerKey > 0 && c.Rates.Failures > 0, "rates: want more than 0")
+	if c.Watch.Mode == "" {
+		c.Watch.Mode = WatchEnforce
+	}
+	check(slices.Contains([]string{WatchEnforce, WatchWarn, WatchOff}, c.Watch.Mode), "watch: want the mode enforce, warn or off")
 	check(len(c.Grants) > 0, "grants: none, so nobody could get a token")
 	check(len(c.Providers) > 0, "providers: none, so nobody could be known")
 	for name, g := range c.Grants {
@@ -217,7 +225,7 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Config: c, throttles: newThrottles(c.Rates), uses: &committer{db: c.DB, keys: c.Keys}, stopping: make(chan struct{})}
-	s.feed = newFeed(s)
+	s.feed, s.watch = newFeed(s), newSpendWatch(s)
 	s.handler = s.routes()
 	return s, nil
 }
@@ -233,6 +241,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.feed.run(ctx) })
 	group.Go(func() error { return s.noteUses(ctx) })
 	group.Go(func() error { return s.watchKeys(ctx) })
+	group.Go(func() error { return s.watch.run(ctx) })
 	group.Go(func() error { return s.Alert.Run(ctx) })
 	for _, p := range s.Providers {
 		group.Go(func() error { return p.Run(ctx, s.Log) })
@@ -284,6 +293,8 @@ func (s *Server) forget(ctx context.Context) error {
 			{`DELETE FROM logins WHERE expires_at < $1`, now.Unix()},
 			{`DELETE FROM sessions WHERE ends_at < $1`, now.Unix()},
 			{`DELETE FROM used_assertions WHERE forget_at < $1`, now.Unix()},
+			{`DELETE FROM usage WHERE hour < $1`, now.Add(-usageKept).Unix()},
+			{`DELETE FROM usage_batches WHERE seen_at < $1`, now.Add(-batchesKept).Unix()},
 		} {
 			if _, err := s.DB.ExecContext(ctx, f.query, f.before); err != nil && ctx.Err() == nil {
 				s.Log.Error("forgetting expired rows", "err", err.Error())

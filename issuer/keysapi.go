@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"cmp"
+	"database/sql"
 	"net/http"
 	"strconv"
 	"time"
@@ -264,6 +265,10 @@ func (s *Server) enableKey(w http.ResponseWriter, r *http.Request, p person, k p
 	case !p.fresh:
 		return nil, errStale
 	}
+	var also func(*sql.Tx) error
+	if k.State == policy.Quarantined && k.StateReason == spendReason {
+		also = s.pardon(r.Context(), k.ID, now)
+	}
 	k, err = s.Keys.Update(r.Context(), k.ID, seen, func(k *policy.Key) error {
 		if err := s.mayChange(p, *k); err != nil {
 			return err
@@ -273,7 +278,7 @@ func (s *Server) enableKey(w http.ResponseWriter, r *http.Request, p person, k p
 		}
 		k.State, k.StateReason, k.StateBy = policy.Active, "", ""
 		return nil
-	}, nil)
+	}, also)
 	if err != nil {
 		return nil, err
 	}

@@ -70,6 +70,7 @@ func (s *Server) router() *mux.Router {
 	handle(http.MethodPost, "/introspect", s.introspect)
 	handle(http.MethodPost, "/revocations/ack", s.acknowledge)
 	handle(http.MethodPost, "/ledger", s.leases)
+	handle(http.MethodPost, "/usage", s.takeUsage)
 
 	// A person with a login; what they may do is their role's to say.
 	api(http.MethodGet, "/v1/me", s.me)
@@ -84,6 +85,8 @@ func (s *Server) router() *mux.Router {
 	api(http.MethodPost, "/v1/keys/{id}/revoke", s.onKey("key.revoke", s.revokeKey))
 	api(http.MethodPost, "/v1/keys/{id}/rotate", s.onKey("key.rotate", s.rotateKey))
 	api(http.MethodDelete, "/v1/keys/{id}/secrets/{number}", s.onKey("key.end_secret", s.endSecret))
+	api(http.MethodGet, "/v1/usage", s.usage)
+	api(http.MethodGet, "/v1/watch/replay", s.replayWatch)
 	api(http.MethodGet, "/v1/revocations", s.listRevocations)
 	api(http.MethodPost, "/v1/revocations", s.revokeAny)
 	api(http.MethodGet, "/v1/verifiers", s.listVerifiers)

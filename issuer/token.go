@@ -93,9 +93,15 @@ func (s *Server) decided(w http.ResponseWriter, r *http.Request, event string, s
 		w.WriteHeader(status)
 		return nil
 	}
+	if write, ok := answer.(written); ok {
+		return write(w)
+	}
 	reply.JSON(w, status, answer)
 	return nil
 }
+
+// written is an answer that is no JSON.
+type written func(http.ResponseWriter) error
 
 // answerToken finds the identity by the request's grant, decides, and returns
 // what to answer.

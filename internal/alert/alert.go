@@ -26,6 +26,7 @@ const (
 	KeyRotationDue     Kind = "key.rotation_due"     // A key wants a new secret soon.
 	KeyRotationOverdue Kind = "key.rotation_overdue" // It should have had one.
 	KeyQuarantined     Kind = "key.quarantined"      // A key was taken out of use, until an admin looks at it.
+	KeySpending        Kind = "key.spending"         // A key spends far more than it used to.
 	KeyForged          Kind = "key.forged"           // A key stands in the database as the issuer did not write it.
 	Replay             Kind = "replay"               // What is good once came twice.
 	SigningKeyTainted  Kind = "signing_key.tainted"  // A signing key was dropped, and all that it signed.

@@ -51,10 +51,8 @@ const (
 // Webhook is the sink that posts events, signed as Standard Webhooks 1.0 says:
 // https://www.standardwebhooks.com.
 type Webhook struct {
-	url     string
-	key     []byte
-	timeout time.Duration
-	client  *http.Client
+	poster
+	key []byte
 }
 
 // NewWebhook returns a webhook, or all that is wrong with c. It sends nothing.
@@ -67,25 +65,7 @@ func NewWebhook(c WebhookConfig) (*Webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Timeout == 0 {
-		c.Timeout = webhookTimeout
-	}
-	client := http.Client{Transport: &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    5 * time.Second,
-		MaxResponseHeaderBytes: maxAnswer,
-		IdleConnTimeout:        time.Minute,
-		ForceAttemptHTTP2:      true,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-	}}
-	if c.Client != nil {
-		client = *c.Client
-	}
-	// Events are for this URL, not for where it points: a redirect may lead to
-	// another host, or to plain http.
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Webhook{c.URL, key, c.Timeout, &client}, nil
+	return &Webhook{newPoster(c.URL, c.Timeout, c.Client), key}, nil
 }
 
 // checkURL never quotes the URL: its path may be the password.
@@ -121,20 +101,55 @@ func (w *Webhook) Send(ctx context.Context, e Event, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("encoding an alert: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	timestamp := strconv.FormatInt(now.Unix(), 10)
+	return w.post(ctx, body, map[string]string{
+		"webhook-id": e.ID, "webhook-timestamp": timestamp, "webhook-signature": w.sign(e.ID, timestamp, body),
+	})
+}
+
+// poster posts JSON to one URL, which is never told: its path may be the password.
+type poster struct {
+	url     string
+	timeout time.Duration
+	client  *http.Client
+}
+
+func newPoster(to string, timeout time.Duration, client *http.Client) poster {
+	if timeout == 0 {
+		timeout = webhookTimeout
+	}
+	own := http.Client{Transport: &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxResponseHeaderBytes: maxAnswer,
+		IdleConnTimeout:        time.Minute,
+		ForceAttemptHTTP2:      true,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+	}}
+	if client != nil {
+		own = *client
+	}
+	// Events are for this URL, not for where it points: a redirect may lead to
+	// another host, or to plain http.
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return poster{to, timeout, &own}
+}
+
+func (p *poster) post(ctx context.Context, body []byte, header map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
 		return errors.New("posting an alert: the URL can't be used")
 	}
-	timestamp := strconv.FormatInt(now.Unix(), 10)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "hourpass-issuer")
 	req.Header.Set("Accept-Encoding", "identity") // Nothing of the answer is read, least of all inflated.
-	req.Header.Set("webhook-id", e.ID)
-	req.Header.Set("webhook-timestamp", timestamp)
-	req.Header.Set("webhook-signature", w.sign(e.ID, timestamp, body))
-	res, err := w.client.Do(req)
+	for name, value := range header {
+		req.Header.Set(name, value)
+	}
+	res, err := p.client.Do(req)
 	if err != nil {
 		var outer *url.Error // It quotes the whole URL.
 		if errors.As(err, &outer) {

@@ -95,6 +95,9 @@ type settings struct {
 	Admins   []membersSettings `yaml:"admins"`
 	Auditors []membersSettings `yaml:"auditors"`
 
+	// Watch says what becomes of keys that spend far more than they used to.
+	Watch watchSettings `yaml:"watch"`
+
 	// Alerts say where notices go.
 	Alerts alertSettings `yaml:"alerts"`
 
@@ -130,16 +133,62 @@ type pkcs11Settings struct {
 	PIN    config.Secret `yaml:"pin"`
 }
 
-// alertSettings are as alert.WebhookConfig says. Without a webhook alerts are
-// logged alone.
+// watchSettings are as issuer.Watch and watch.Rule say.
+type watchSettings struct {
+	Mode        string  `yaml:"mode"`         // enforce, warn or off. Defaults to enforce.
+	Factor      float64 `yaml:"factor"`       // Times what is usual. Defaults to 10.
+	Floor       int64   `yaml:"floor"`        // Tokens an hour that are never too much. Defaults to 100000.
+	ColdHours   int     `yaml:"cold_hours"`   // Hours of spending until something is usual. Defaults to 24.
+	ColdCeiling int64   `yaml:"cold_ceiling"` // Tokens an hour until then. Defaults to no ceiling.
+}
+
+func (w watchSettings) check(p *config.Problems) {
+	p.Check(slices.Contains([]string{"", issuer.WatchEnforce, issuer.WatchWarn, issuer.WatchOff}, w.Mode), "watch.mode", "want enforce, warn or off")
+	p.Check(w.Factor == 0 || w.Factor >= 1, "watch.factor", "want 1 or more")
+	p.Check(w.Floor >= 0, "watch.floor", "must not be negative")
+	p.Check(w.ColdHours >= 0, "watch.cold_hours", "must not be negative")
+	p.Check(w.ColdCeiling >= 0, "watch.cold_ceiling", "must not be negative")
+}
+
+// alertSettings are as the configurations of internal/alert say. Alerts are logged
+// in any case.
 type alertSettings struct {
 	Webhook config.Secret `yaml:"webhook"` // Whoever knows the URL of some may post there.
 	Secret  config.Secret `yaml:"secret"`
 	Timeout time.Duration `yaml:"timeout"`
+
+	// Slack is the URL of an incoming webhook of Slack, or of what takes the same.
+	Slack config.Secret `yaml:"slack"`
+
+	Mail mailSettings `yaml:"mail"`
+}
+
+// mailSettings are as alert.MailConfig says.
+type mailSettings struct {
+	Server   string        `yaml:"server"` // HOST:PORT
+	From     string        `yaml:"from"`
+	To       []string      `yaml:"to"`
+	User     string        `yaml:"user"`
+	Password config.Secret `yaml:"password"`
+	TLS      string        `yaml:"tls"` // starttls, the default, or implicit. none is for loopback.
+}
+
+func (m mailSettings) config() alert.MailConfig {
+	return alert.MailConfig{Server: m.Server, From: m.From, To: m.To, User: m.User, Password: m.Password.Reveal(), TLS: m.TLS}
 }
 
 // check adds what is wrong with them, each under its setting.
 func (a alertSettings) check(p *config.Problems) {
+	if !a.Slack.IsZero() {
+		if _, err := alert.NewSlack(a.Slack.Reveal(), a.Timeout); err != nil {
+			p.Add("alerts.slack", "%v", err)
+		}
+	}
+	if a.Mail.Server != "" || a.Mail.From != "" || len(a.Mail.To) > 0 {
+		if _, err := alert.NewMail(a.Mail.config()); err != nil {
+			p.Add("alerts.mail", "%v", err)
+		}
+	}
 	if a.Webhook.IsZero() {
 		p.Check(a.Secret.IsZero(), "alerts.secret", "signs what is sent to a webhook, and there is none")
 		return
@@ -165,6 +214,20 @@ func (a alertSettings) outbox(p parts) (*alert.Outbox, error) {
 			return nil, err
 		}
 		sinks = append(sinks, w)
+	}
+	if !a.Slack.IsZero() {
+		s, err := alert.NewSlack(a.Slack.Reveal(), a.Timeout)
+		if err != nil {
+			return nil, err
+		}
+		sinks = append(sinks, s)
+	}
+	if a.Mail.Server != "" {
+		m, err := alert.NewMail(a.Mail.config())
+		if err != nil {
+			return nil, err
+		}
+		sinks = append(sinks, m)
 	}
 	mac := func(message []byte) []byte { return p.sealer.MAC("alert outbox", message) }
 	return alert.NewOutbox(p.db, mac, p.log, p.now, sinks...)
@@ -205,6 +268,7 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p.Check(device.Module == "" || device.Token != "" && device.PIN.Reveal() != "", "signing.pkcs11", "want module, token and pin")
 	p.Check(device.Module == "" || havePKCS11, "signing.pkcs11", "this program was built without PKCS #11; build it with -tags pkcs11")
 	c.Alerts.check(p)
+	c.Watch.check(p)
 	for i, text := range c.TrustedProxies {
 		network, err := token.ParseNetwork(text)
 		if err != nil {

@@ -205,7 +205,7 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 	}
 	return issuer.New(issuer.Config{
 		URL: c.URL, Audiences: c.Audiences, Resources: c.Resources, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
-		RotationGrace: rotationGrace(c), OwnerAbsence: c.OwnerAbsence, Rates: issuer.Rates(c.Rates), TrustedProxies: c.proxies,
+		RotationGrace: rotationGrace(c), OwnerAbsence: c.OwnerAbsence, Rates: issuer.Rates(c.Rates), Watch: c.Watch.watch(), TrustedProxies: c.proxies,
 		Admins: asMembers(c.Admins), Auditors: asMembers(c.Auditors),
 		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing, Ring: signingKeys{p.signing},
 		KeySet:    jwks.Handler(p.signing.Document, keySetMaxAge, nil),

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/token"
+	"github.com/hourpass/hourpass/internal/watch"
 	"github.com/hourpass/hourpass/issuer"
 	"github.com/hourpass/hourpass/jwks"
 	"github.com/hourpass/hourpass/jwks/ring"
@@ -18,6 +19,10 @@ func rotationGrace(c *settings) time.Duration {
 		return -1
 	}
 	return *c.RotationGrace
+}
+
+func (w watchSettings) watch() issuer.Watch {
+	return issuer.Watch{Mode: w.Mode, Rule: watch.Rule{Factor: w.Factor, Floor: w.Floor, ColdHours: w.ColdHours, ColdCeiling: w.ColdCeiling}}
 }
 
 func asMembers(rules []membersSettings) []policy.Members {

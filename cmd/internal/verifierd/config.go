@@ -53,6 +53,10 @@ type settings struct {
 	// Ledger says where it is counted what tokens with limits have spent.
 	Ledger ledgerSettings `yaml:"ledger"`
 
+	// UsageSpool is a folder of the verifier's own, where what calls cost waits for
+	// the issuer. It wants revocations.key. Empty: usage stands in the audit alone.
+	UsageSpool string `yaml:"usage_spool"`
+
 	// Streams says what becomes of answers that outlive their token.
 	Streams struct {
 		// AtExpiry and AtRevocation are finish, the default, or cut.
@@ -135,6 +139,7 @@ func load(o program.Options) (*settings, error) {
 	c.ForwardAuth.check(p)
 	c.ExtAuthz.check(p)
 	c.Ledger.check(p)
+	p.Check(c.UsageSpool == "" || !c.Issuers[0].Revocations.Key.IsZero(), "usage_spool", "wants revocations.key, to tell the first issuer")
 	if c.Assertions.Issuer == "" {
 		c.Assertions.Issuer = c.Audience
 	}

@@ -54,9 +54,17 @@ func Run(ctx context.Context, o program.Options) (err error) {
 		},
 		Audit: records, Metrics: verifier.NewMetrics(registry), Log: log, Now: o.Clock(),
 	}
-	budgets, err := c.Ledger.budgets(issuers, c, o, log)
+	late, err := c.Ledger.budgets(issuers, c, o, log)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
+	}
+	spool, err := c.openSpool(log, o.Clock())
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.Config, err)
+	}
+	if spool != nil {
+		conf.Usage, late = spool, append(late, spool.Run)
+		registry.MustRegister(spoolMetrics(spool))
 	}
 	for _, i := range issuers {
 		conf.Issuers = append(conf.Issuers, i.Issuer)
@@ -65,7 +73,7 @@ func Run(ctx context.Context, o program.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Config, err)
 	}
-	stop := runAfter(ctx, budgets)
+	stop := runAfter(ctx, late)
 	defer func() { err = errors.Join(err, stop()) }()
 	return listen(ctx, c, log, parts{v, issuers, assertions, records, metricsPage(registry, log), o.Clock()})
 }

@@ -46,3 +46,11 @@ CREATE TABLE usage_batches (
     lost    BIGINT NOT NULL,              -- requests that found no room in its spool
     seen_at BIGINT NOT NULL
 );
+
+-- Keys that were let go again after they had spent too much: what they spent then
+-- is not too much for a while.
+CREATE TABLE watch_pardons (
+    key_id TEXT PRIMARY KEY,
+    rate   BIGINT NOT NULL,               -- tokens an hour
+    until  BIGINT NOT NULL
+);
