@@ -17,7 +17,7 @@ GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 GOFUMPT       := $(TOOLS)/gofumpt-$(GOFUMPT_VERSION)/gofumpt
 GOVULNCHECK   := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
-.PHONY: all build test test-real lint fmt fuzz bench bench-issuer bench-verifier drill drill-overshoot demo vuln
+.PHONY: all build test test-real lint fmt fuzz bench bench-issuer bench-verifier drill drill-overshoot drill-watch demo vuln
 
 all: build lint test
 
@@ -79,6 +79,12 @@ drill-overshoot:
 	@scripts/test-deps
 	HOURPASS_TEST_DRILL=overshoot HOURPASS_DRILL_OUT=$(CURDIR)/bin/drill-overshoot.json go test -count=1 -timeout 30m -run '^TestOvershoot$$' ./cmd/e2e
 	@cat bin/drill-overshoot.json
+
+# A key that begins to spend ten times what is usual, 50 times: how long until it
+# is off.
+drill-watch:
+	@scripts/test-deps
+	HOURPASS_TEST_DRILL=watch go test -count=1 -timeout 30m -v -run '^TestWatch$$' ./cmd/e2e | grep -E 'p50|^ok|FAIL'
 
 demo: build
 	bin/hourpass-dev $(ARGS)

@@ -64,9 +64,9 @@ func (s *Server) admin(p person) error {
 	return nil
 }
 
-// me is GET /v1/me: who asks, and what they may hold.
+// me is GET /v1/me: who asks, what they may hold, and what is left of it.
 func (s *Server) me(w http.ResponseWriter, r *http.Request) error {
-	return s.api(w, r, "me", http.StatusOK, func(p person, _ *audit.Record, _ time.Time) (any, error) {
+	return s.api(w, r, "me", http.StatusOK, func(p person, _ *audit.Record, now time.Time) (any, error) {
 		role := "member"
 		switch {
 		case s.isAdmin(p):
@@ -83,7 +83,11 @@ func (s *Server) me(w http.ResponseWriter, r *http.Request) error {
 				})
 			}
 		}
-		return map[string]any{"identity": p.String(), "role": role, "groups": p.Groups, "fresh_login": p.fresh, "grants": grants}, nil
+		budgets, err := s.budgets(r.Context(), p, now)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]any{"identity": p.String(), "role": role, "groups": p.Groups, "fresh_login": p.fresh, "grants": grants, "budgets": budgets}, nil
 	})
 }
 

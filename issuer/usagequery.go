@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -12,6 +13,9 @@ import (
 	"time"
 
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/ledger"
+	"github.com/hourpass/hourpass/internal/policy"
+	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/issuer/internal/idp"
 )
 
@@ -225,3 +229,45 @@ type budgetState struct {
 	Resets time.Time `json:"resets_at,omitzero"`
 }
 
+
+// maxBudgetKeys bounds whose budgets are told at once.
+const maxBudgetKeys = 100
+
+// budgets are how the limits of a person's own keys stand: of tokens with all that
+// the keys' grants give.
+func (s *Server) budgets(ctx context.Context, p person, now time.Time) ([]budgetState, error) {
+	page, err := s.Keys.List(ctx, policy.KeyFilter{Owner: p.String(), State: policy.Active, Limit: maxBudgetKeys}, now)
+	if err != nil {
+		return nil, err
+	}
+	states, accounts := []budgetState{}, []string{}
+	for _, k := range page.Keys {
+		var grants []string
+		c := token.Claims{ClientID: k.ID, Subject: p.String(), Team: k.Team, Limits: k.Limits}
+		for _, name := range k.Grants {
+			g, ok := s.Grants[name]
+			if !ok || !g.Admits(p.Identity) {
+				continue
+			}
+			grants, c.Limits, c.Tier = append(grants, name), c.Limits.Intersect(g.Limits), cmp.Or(c.Tier, g.Tier)
+		}
+		c.Grant = strings.Join(grants, " ")
+		for _, name := range slices.Sorted(maps.Keys(c.Limits)) {
+			l, err := token.ParseLimit(name)
+			if err != nil {
+				return nil, fmt.Errorf("reading the limits of a key: %w", err)
+			}
+			from, to := l.Span(now)
+			states = append(states, budgetState{Key: k.ID, Limit: name, Most: c.Limits[name], Resets: to.UTC()})
+			accounts = append(accounts, ledger.Name(s.URL, &l, l.SharerOf(&c), from))
+		}
+	}
+	balances, err := s.Ledger.Balances(ctx, accounts)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range balances {
+		states[i].Spent, states[i].Held, states[i].Left = b.Spent, b.Held, max(0, states[i].Most-b.Spent-b.Held)
+	}
+	return states, nil
+}

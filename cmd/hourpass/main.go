@@ -30,7 +30,7 @@ together with a machine key of this computer, into tokens that live an hour.
 		PersistentPreRunE: func(*cobra.Command, []string) error { return c.locate() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(c.loginCommand(), c.keysCommand(), c.tokenCommand(), c.auditCommand(), program.VersionCommand("hourpass"))
+	root.AddCommand(c.loginCommand(), c.keysCommand(), c.tokenCommand(), c.usageCommand(), c.watchCommand(), c.auditCommand(), program.VersionCommand("hourpass"))
 	return root
 }
 
