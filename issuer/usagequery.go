@@ -229,7 +229,6 @@ type budgetState struct {
 	Resets time.Time `json:"resets_at,omitzero"`
 }
 
-
 // maxBudgetKeys bounds whose budgets are told at once.
 const maxBudgetKeys = 100
 

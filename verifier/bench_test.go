@@ -2,11 +2,15 @@ package verifier_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/hourpass/hourpass/internal/ledger"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/verifier"
 )
@@ -98,4 +102,53 @@ func BenchmarkStream(b *testing.B) {
 	if n, err := io.Copy(io.Discard, res.Body); err != nil || n != int64(b.N*len(event)) {
 		b.Fatal(n, err)
 	}
+}
+
+// BenchmarkLimits is a decision about a call whose token has three limits, with
+// what it cost settled, and one about a call whose token has none: their
+// difference is what limits cost. hops/op is how often the ledger is asked.
+func BenchmarkLimits(b *testing.B) {
+	for _, bench := range []struct {
+		name   string
+		limits token.Limits
+	}{{"without", nil}, {"with", token.Limits{"tokens/day": 1 << 50, "requests/minute": 1 << 40, "concurrent": 1000}}} {
+		b.Run(bench.name, func(b *testing.B) {
+			engine := &asked{Memory: ledger.NewMemory(nil)}
+			h := newHouse(b, func(c *verifier.Config) {
+				c.Audit, c.Log, c.Now = nil, nil, func() time.Time { return noon.Add(time.Minute + time.Since(started)) }
+				budgets, err := verifier.NewBudgets(verifier.BudgetsConfig{Engine: engine})
+				if err != nil {
+					b.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(b.Context())
+				b.Cleanup(cancel)
+				go func() { _ = budgets.Run(ctx) }()
+				c.Issuers[0].Budgets = budgets
+			})
+			r := newRequest("POST", "/v1/chat/completions", prompt, h.keys.token(func(c *token.Claims) { c.Limits = bench.limits }))
+			body, w := bytes.NewReader(nil), nobody{http.Header{}}
+			b.ReportAllocs()
+			for b.Loop() {
+				body.Reset([]byte(prompt))
+				r.Body = io.NopCloser(body)
+				if err := h.v.DecideAndSettle(w, r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(engine.questions.Load())/float64(b.N), "hops/op")
+		})
+	}
+}
+
+var started = time.Now()
+
+// asked counts how often a ledger is asked.
+type asked struct {
+	*ledger.Memory
+	questions atomic.Int64
+}
+
+func (a *asked) Sync(ctx context.Context, holder string, lease time.Duration, claims []ledger.Claim) ([]ledger.Share, error) {
+	a.questions.Add(1)
+	return a.Memory.Sync(ctx, holder, lease, claims)
 }

@@ -18,3 +18,14 @@ func (v *Verifier) Decide(w http.ResponseWriter, r *http.Request) error {
 	defer c.doc.Close()
 	return v.decide(&answer{ResponseWriter: w, decision: c.record.Decision}, r, c)
 }
+
+// DecideAndSettle is Decide, for a call that then cost ten tokens.
+func (v *Verifier) DecideAndSettle(w http.ResponseWriter, r *http.Request) error {
+	c := &call{began: v.c.Now(), client: r.Context(), unread: r}
+	c.record = audit.Record{Time: c.began, Decision: audit.NewID(), Event: "call", Outcome: audit.Deny}
+	defer c.doc.Close()
+	err := v.decide(&answer{ResponseWriter: w, decision: c.record.Decision}, r, c)
+	c.tellLimits(w.Header())
+	c.spending.limits.Settle(5, 5)
+	return err
+}

@@ -39,11 +39,11 @@ type spending struct {
 	limits *budget.Reservation
 	bound  int64 // How long each answer is let be; 0: as the request says.
 
-	metered  bool // The answer may not become longer than what is reserved.
-	sent     bool // The upstream may have it.
-	left     bool // It was not waited for.
-	whole    bool // The answer came to its end.
-	meter    *meter.Meter
+	metered bool // The answer may not become longer than what is reserved.
+	sent    bool // The upstream may have it.
+	left    bool // It was not waited for.
+	whole   bool // The answer came to its end.
+	meter   *meter.Meter
 }
 
 // reserve takes what the call may cost from the limits of its token.
@@ -149,7 +149,19 @@ func isRate(window string) bool {
 
 // window is the length of a window, in seconds; of a month that of 30 days.
 func window(name string) time.Duration {
-	return map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "month": 30 * 24 * time.Hour}[name]
+	switch name {
+	case "second":
+		return time.Second
+	case "minute":
+		return time.Minute
+	case "hour":
+		return time.Hour
+	case "day":
+		return 24 * time.Hour
+	case "month":
+		return 30 * 24 * time.Hour
+	}
+	return 0
 }
 
 // tellLimits says in an answer's header how the call's limits stand.
@@ -171,7 +183,7 @@ func rateLimit(h http.Header, limits []refusal.Limit) {
 	if len(limits) == 0 {
 		return
 	}
-	var policy, left []byte
+	policy, left := make([]byte, 0, 128), make([]byte, 0, 128)
 	seconds := func(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 	for i, l := range limits {
 		if i > 0 {

@@ -15,7 +15,7 @@ var ground = map[string][]string{
 	"internal/strictjson": {},
 	"internal/reqtarget":  {},
 	"internal/audit":      {"internal/strictjson"},
-	"internal/alert":      {"internal/seal"},
+	"internal/alert":      {"internal/seal", "go-mail"},
 	"internal/seal":       {},
 	"internal/config":     {"yaml"},
 	"internal/serve":      {"sync"},
@@ -27,6 +27,7 @@ var ground = map[string][]string{
 	"internal/policy":     {"internal/token"},
 	"internal/ledger":     {"internal/token"},
 	"internal/usage":      {},
+	"internal/watch":      {},
 	"internal/peers":      {"chromedp", "pgx"}, // Test support: no program links it.
 }
 
@@ -104,6 +105,7 @@ var libraries = map[string]string{
 	"github.com/klauspost/compress/zstd":         "zstd",
 	"github.com/andybalholm/brotli":              "brotli",
 	"github.com/redis/rueidis":                   "rueidis",
+	"github.com/wneessen/go-mail":                "go-mail",
 	"pgregory.net/rapid":                         "rapid",
 }
 

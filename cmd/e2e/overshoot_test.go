@@ -229,7 +229,7 @@ func (m *member) end(by syscall.Signal) {
 
 // client calls until stop, in all ways there are, and leaves some calls early.
 func (d *drill) client(stop <-chan struct{}, seed uint64, bearer string, refused *atomic.Int64) {
-	r := rand.New(rand.NewPCG(7, seed)) //nolint:gosec // A drill that can be held again.
+	r := rand.New(rand.NewPCG(7, seed))
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 	defer client.CloseIdleConnections()
 	for {

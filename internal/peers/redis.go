@@ -57,9 +57,9 @@ func (s *RedisServer) start(t testing.TB) bool {
 			i++
 		}
 	}
-	s.process = start(t, "redis-server", exec.Command("redis-server", args...)) //nolint:gosec // The tests' own words.
+	s.process = start(t, "redis-server", exec.Command("redis-server", args...))
 	go func(lines <-chan string) {
-		for range lines { //nolint:revive // What it prints is of no use.
+		for range lines { // What it prints is of no use.
 		}
 	}(s.process.lines)
 	for end := time.Now().Add(patience); time.Now().Before(end); {
@@ -112,12 +112,12 @@ func StartRedisCluster(t testing.TB) []*RedisServer {
 		s := StartRedis(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(freePort(t)))
 		nodes, args = append(nodes, s), append(args, s.Addr)
 	}
-	if out, err := exec.Command("redis-cli", append(args, "--cluster-yes")...).CombinedOutput(); err != nil { //nolint:gosec // Likewise.
+	if out, err := exec.Command("redis-cli", append(args, "--cluster-yes")...).CombinedOutput(); err != nil {
 		t.Fatalf("making a cluster: %v\n%s", err, out)
 	}
 	for _, s := range nodes { // Each hears of it in its own time.
 		for end := time.Now().Add(patience); ; {
-			out, err := exec.Command("redis-cli", "-u", "redis://"+s.Addr, "CLUSTER", "INFO").CombinedOutput() //nolint:gosec // Likewise.
+			out, err := exec.Command("redis-cli", "-u", "redis://"+s.Addr, "CLUSTER", "INFO").CombinedOutput()
 			if err == nil && strings.Contains(string(out), "cluster_state:ok") {
 				break
 			}

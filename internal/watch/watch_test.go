@@ -15,7 +15,7 @@ var monday = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 func workdays(days int, tokens int64) (hours []watch.Hour) {
 	for d := days; d >= 1; d-- {
 		for h := range 10 {
-			hours = append(hours, watch.Hour{Start: monday.Truncate(24 * time.Hour).AddDate(0, 0, -d).Add(time.Duration(8+h) * time.Hour), Tokens: tokens})
+			hours = append(hours, watch.Hour{Start: monday.Truncate(24*time.Hour).AddDate(0, 0, -d).Add(time.Duration(8+h) * time.Hour), Tokens: tokens})
 		}
 	}
 	return hours

@@ -120,8 +120,12 @@ func TestPassword(t *testing.T) {
 	l := open(t, redisledger.Config{URL: "redis://" + server.Addr, Password: secret})
 	sync(t, l, "v", 30, 10, ledger.Share{Hold: 10, Spent: 30})
 	for _, bad := range []redisledger.Config{
-		{URL: "redis://" + server.Addr}, {URL: "redis://default:" + secret + "x@" + server.Addr}, {URL: "redis://" + server.Addr, Password: secret + "x"},
-		{URL: "rediss://" + server.Addr, Password: secret}, {URL: "redis://x:" + secret + "@[bad", Password: secret}, {URL: "redis://" + server.Addr, Password: secret, CA: "x"},
+		{URL: "redis://" + server.Addr},
+		{URL: "redis://default:" + secret + "x@" + server.Addr},
+		{URL: "redis://" + server.Addr, Password: secret + "x"},
+		{URL: "rediss://" + server.Addr, Password: secret},
+		{URL: "redis://x:" + secret + "@[bad", Password: secret},
+		{URL: "redis://" + server.Addr, Password: secret, CA: "x"},
 	} {
 		l, err := redisledger.Open(bad)
 		if err == nil {

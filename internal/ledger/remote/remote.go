@@ -138,7 +138,7 @@ func (c *Client) Sync(ctx context.Context, holder string, lease time.Duration, c
 }
 
 func (c *Client) post(ctx context.Context, body []byte, to any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL, bytes.NewReader(body)) //nolint:gosec // Where the configuration says.
 	if err != nil {
 		return errors.New("the URL is bad")
 	}
@@ -149,7 +149,7 @@ func (c *Client) post(ctx context.Context, body []byte, to any) error {
 	if client == nil {
 		client = defaultHTTP
 	}
-	res, err := client.Do(r)
+	res, err := client.Do(r) //nolint:gosec // Likewise.
 	if err != nil {
 		return err
 	}

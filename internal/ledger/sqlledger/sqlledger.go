@@ -95,11 +95,11 @@ func (l *Ledger) sync(ctx context.Context, tx *sql.Tx, holder string, ttl time.D
 		accounts = append(accounts, c.Account, s.Spent, unix(c.Ends))
 		held = append(held, c.Account, holder, max(own.spent, c.Spent), s.Hold, now+ttl.Milliseconds())
 	}
-	if _, err := tx.ExecContext(ctx, `INSERT INTO ledger_accounts (name, spent, ends) VALUES `+rows(len(part), 3)+
+	if _, err := tx.ExecContext(ctx, `INSERT INTO ledger_accounts (name, spent, ends) VALUES `+rows(len(part), 3)+ //nolint:gosec // Placeholders alone.
 		` ON CONFLICT (name) DO UPDATE SET spent = excluded.spent`, accounts...); err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO ledger_leases (account, holder, spent, hold, until) VALUES `+rows(len(part), 5)+
+	_, err = tx.ExecContext(ctx, `INSERT INTO ledger_leases (account, holder, spent, hold, until) VALUES `+rows(len(part), 5)+ //nolint:gosec // Likewise.
 		` ON CONFLICT (account, holder) DO UPDATE SET spent = excluded.spent, hold = excluded.hold, until = excluded.until`, held...)
 	return err
 }
@@ -111,7 +111,7 @@ func lock(ctx context.Context, tx *sql.Tx, claims []ledger.Claim, part []int) (m
 	for _, n := range part {
 		args = append(args, claims[n].Account, 0, unix(claims[n].Ends))
 	}
-	found, err := tx.QueryContext(ctx, `INSERT INTO ledger_accounts (name, spent, ends) VALUES `+rows(len(part), 3)+
+	found, err := tx.QueryContext(ctx, `INSERT INTO ledger_accounts (name, spent, ends) VALUES `+rows(len(part), 3)+ //nolint:gosec // Likewise.
 		` ON CONFLICT (name) DO UPDATE SET ends = excluded.ends RETURNING name, spent`, args...)
 	if err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func (l *Ledger) balances(ctx context.Context, accounts []string) ([]ledger.Bala
 	if err != nil {
 		return nil, err
 	}
-	found, err := l.db.QueryContext(ctx, `SELECT name, spent FROM ledger_accounts WHERE name IN `+rows(1, len(names)), names...)
+	found, err := l.db.QueryContext(ctx, `SELECT name, spent FROM ledger_accounts WHERE name IN `+rows(1, len(names)), names...) //nolint:gosec // Likewise.
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,8 @@ func TestForget(t *testing.T) {
 		c := &clock{}
 		l := sqlledger.New(s.DB, c.now)
 		claims := []ledger.Claim{
-			{Account: "over", Ends: start, Limit: 10, Spent: 5, Need: 1, Want: 1}, {Account: "young", Ends: start.Add(time.Hour), Limit: 10, Spent: 5},
+			{Account: "over", Ends: start, Limit: 10, Spent: 5, Need: 1, Want: 1},
+			{Account: "young", Ends: start.Add(time.Hour), Limit: 10, Spent: 5},
 			{Account: "calls at one moment", Limit: 10, Need: 1, Want: 1},
 		}
 		if _, err := l.Sync(t.Context(), "v", time.Minute, claims); err != nil {

@@ -31,8 +31,9 @@ type account struct {
 	asked          chan struct{} // Closed when the next question is answered.
 	answering      chan struct{} // Closed when the one under way is.
 
-	short   time.Time // Until when calls that need as much as lacks are refused unasked,
-	lacking int64     // and how much that is.
+	short    time.Time // Until when calls that need as much as lacking are refused unasked,
+	lacking  int64     // where their limit is not
+	shortFor int64     // higher than this.
 
 	drawn    int64   // Reserved since the last question.
 	rate     float64 // Reserved per second, of late.
@@ -108,18 +109,18 @@ func (a *account) takeUnleased(amount, most int64, share float64, now time.Time)
 
 // lacks notes that the ledger, which was asked, has not as much as a call needs.
 // What is in hand is of no use then, and goes back: others may have the rest.
-func (a *account) lacks(amount int64, now time.Time) {
+func (a *account) lacks(amount, most int64, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.short, a.lacking = now.Add(patience), amount
+	a.short, a.lacking, a.shortFor = now.Add(patience), amount, most
 	a.rate, a.last, a.lastAt = 0, 0, time.Time{}
 }
 
 // isShort tells whether the ledger has said a moment ago that it has not as much.
-func (a *account) isShort(amount int64, now time.Time) bool {
+func (a *account) isShort(amount, most int64, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return now.Before(a.short) && amount >= a.lacking
+	return now.Before(a.short) && amount >= a.lacking && most <= a.shortFor
 }
 
 // settle puts what was spent in the place of what was reserved.

@@ -78,7 +78,7 @@ type Budgets struct {
 	accounts map[string]*account
 
 	queue  queue
-	looked []*account // Of the last round, for the next.
+	looked []*account  // Of the last round, for the next.
 	failed atomic.Bool // The last question to the ledger had no answer.
 }
 

@@ -3,6 +3,8 @@ package budget_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -181,7 +183,7 @@ func TestNextWindow(t *testing.T) {
 		t.Errorf("refused with %+v, want nothing left for 30 s", f)
 	}
 	w.pass(29 * time.Second)
-	refused(t, b, s, call(0, 0))
+	_ = refused(t, b, s, call(0, 0))
 	w.pass(time.Second)
 	reserve(t, b, s, call(0, 0))
 }
@@ -208,7 +210,7 @@ func TestDebt(t *testing.T) {
 	b, stop := w.verifier(t, nil)
 	s := set(t, token.Limits{"tokens/day": 100})
 	reserve(t, b, s, call(10, 0)).Settle(150, 0)
-	refused(t, b, s, call(1, 0))
+	_ = refused(t, b, s, call(1, 0))
 	stop()
 	if got := w.balance(t, "tokens/day"); got != (ledger.Balance{Spent: 150}) {
 		t.Errorf("the ledger has %+v, want 150 spent", got)
@@ -224,7 +226,7 @@ func TestShrink(t *testing.T) {
 	if r.Output != 70 {
 		t.Errorf("an answer of %d tokens, want 70", r.Output)
 	}
-	refused(t, b, s, c)
+	_ = refused(t, b, s, c)
 	r.Settle(20, 30)
 	if r := reserve(t, b, s, c); r.Output != 30 { // 100 - 50 - 20.
 		t.Errorf("an answer of %d tokens, want 30", r.Output)
@@ -250,7 +252,7 @@ func TestExtend(t *testing.T) {
 		t.Errorf("Extend of what is spent = %v, want a refusal", err)
 	}
 	r.Settle(20, 80)
-	refused(t, b, set(t, token.Limits{"tokens/day": 100}), call(1, 0))
+	_ = refused(t, b, set(t, token.Limits{"tokens/day": 100}), call(1, 0))
 }
 
 // TestAllOrNothing takes nothing of one limit for a call that another refuses.
@@ -258,7 +260,7 @@ func TestAllOrNothing(t *testing.T) {
 	w := newWorld()
 	b, _ := w.verifier(t, nil)
 	for range 20 { // The limits of a set have no order.
-		refused(t, b, set(t, token.Limits{"requests/day": 5, "tokens/day": 10, "concurrent": 2}), call(20, 0))
+		_ = refused(t, b, set(t, token.Limits{"requests/day": 5, "tokens/day": 10, "concurrent": 2}), call(20, 0))
 	}
 	reserve(t, b, set(t, token.Limits{"requests/day": 1, "tokens/day": 1, "concurrent": 1}), call(1, 0))
 }
@@ -273,7 +275,7 @@ func TestLowerLimit(t *testing.T) {
 		reserve(t, b, high, call(10, 0)).Settle(10, 0)
 	}
 	reserve(t, b, low, call(10, 0)).Settle(10, 0)
-	refused(t, b, low, call(1, 0))
+	_ = refused(t, b, low, call(1, 0))
 	reserve(t, b, high, call(1, 0))
 }
 
@@ -309,7 +311,7 @@ func TestTwoVerifiers(t *testing.T) {
 		t.Errorf("the ledger has %+v after one of two has ended", got)
 	}
 	reserve(t, two, same, call(19, 0))
-	refused(t, two, same, call(1, 0))
+	_ = refused(t, two, same, call(1, 0))
 }
 
 // TestDead brings back what a verifier had in hand that died.
@@ -328,7 +330,7 @@ func TestDead(t *testing.T) {
 	}
 	w.pass(30 * time.Second)
 	reserve(t, b, s, call(80, 0))
-	refused(t, b, s, call(1, 0))
+	_ = refused(t, b, s, call(1, 0))
 }
 
 func name(t testing.TB, limit string, at time.Time) string {
@@ -441,4 +443,50 @@ func BenchmarkReserve(b *testing.B) {
 		r.Settle(10, 20)
 	}
 	b.ReportMetric(float64(w.engine.asked.Load())/float64(b.N), "hops/op")
+}
+
+// BenchmarkManyKeys holds budgets for 100,000 keys with two limits each, and tells
+// how much memory they take.
+func BenchmarkManyKeys(b *testing.B) {
+	const keys = 100_000
+	for b.Loop() {
+		before := heap()
+		v, stop := newWorld().verifier(b, func(c *budget.Config) { c.Now, c.Engine = time.Now, giver{} })
+		sets := make([]*budget.Set, keys)
+		for i := range sets {
+			var err error
+			sets[i], err = budget.NewSet(&token.Claims{Issuer: "https://issuer.example", ClientID: strconv.Itoa(i), Limits: token.Limits{"tokens/day": 1000, "requests/minute": 100}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			r, err := v.Reserve(b.Context(), sets[i], call(10, 10))
+			if err != nil {
+				b.Fatal(err)
+			}
+			r.Settle(10, 10)
+		}
+		b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
+		b.ReportMetric(float64(v.Accounts()), "accounts")
+		stop()
+		runtime.KeepAlive(sets)
+	}
+}
+
+// giver is a ledger that gives what is wanted and remembers nothing.
+type giver struct{}
+
+func (giver) Sync(_ context.Context, _ string, _ time.Duration, claims []ledger.Claim) ([]ledger.Share, error) {
+	shares := make([]ledger.Share, len(claims))
+	for i := range claims {
+		shares[i] = ledger.Share{Hold: claims[i].Want, Spent: claims[i].Spent}
+	}
+	return shares, nil
+}
+
+// heap is what is in use of the heap.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

@@ -168,7 +168,7 @@ func (r *Reservation) short(least int64) *part {
 	now := r.b.c.Now()
 	for i := range r.parts {
 		p := &r.parts[i]
-		if amount := r.further(p, least); amount > 0 && p.a.isShort(amount, now) {
+		if amount := r.further(p, least); amount > 0 && p.a.isShort(amount, p.l.most, now) {
 			return p
 		}
 	}
@@ -185,7 +185,7 @@ func (r *Reservation) giveUp(least int64, now time.Time) {
 		lacks := p.a.free(now) < amount
 		p.a.mu.Unlock()
 		if lacks {
-			p.a.lacks(amount, now)
+			p.a.lacks(amount, p.l.most, now)
 			r.b.ask(p.a, 0)
 		}
 	}
@@ -375,8 +375,14 @@ func (r *Reservation) States() []State {
 	now := r.b.c.Now()
 	states := make([]State, len(r.parts))
 	for i := range r.parts {
-		f := r.refusal(&r.parts[i], now)
-		states[i] = State{f.Limit, f.Most, f.Left, f.Reset}
+		p := &r.parts[i]
+		states[i] = State{Limit: p.l.Limit, Most: p.l.most}
+		if !p.a.end.IsZero() {
+			states[i].Reset = max(0, p.a.end.Sub(now))
+		}
+		p.a.mu.Lock()
+		states[i].Left = p.left()
+		p.a.mu.Unlock()
 	}
 	return states
 }

@@ -59,27 +59,32 @@ var answers = []answer{
 	{
 		"OpenAI, with details", "/v1/chat/completions", meter.Whole,
 		`{"choices":[{"index":0,"message":{"content":"hi"}}],"usage":{"prompt_tokens":100,"completion_tokens":7,"total_tokens":107,"prompt_tokens_details":{"cached_tokens":64},"completion_tokens_details":{"reasoning_tokens":5}}}`,
-		meter.Usage{Input: 100, Output: 7, Cached: 64}, "io", 1,
+		meter.Usage{Input: 100, Output: 7, Cached: 64},
+		"io", 1,
 	},
 	{
 		"OpenAI, null until the end", "/v1/chat/completions", meter.Events,
 		"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":null}\r\n\r\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\r\ndata: \"completion_tokens\":1}}\r\n\r\ndata: [DONE]\r\n\r\n",
-		meter.Usage{Input: 3, Output: 1}, "io", 1,
+		meter.Usage{Input: 3, Output: 1},
+		"io", 1,
 	},
 	{
 		"vLLM, as it goes", "/v1/chat/completions", meter.Events,
 		"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\ndata: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"b\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n",
-		meter.Usage{Input: 6, Output: 3}, "io", 2,
+		meter.Usage{Input: 6, Output: 3},
+		"io", 2,
 	},
 	{
 		"the last event without an end", "/v1/chat/completions", meter.Events,
 		"\xEF\xBB\xBF: hello\n\nevent: x\rdata:{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":12}}",
-		meter.Usage{Input: 3, Output: 12}, "io", 0,
+		meter.Usage{Input: 3, Output: 12},
+		"io", 0,
 	},
 	{
 		"what is written looks like usage", "/v1/chat/completions", meter.Whole,
 		`{"choices":[{"message":{"content":"{\"usage\":{\"completion_tokens\":9}}","usage":{"completion_tokens":8},"tool_calls":[{"function":{"arguments":"\"usage\":{\"prompt_tokens\":1}"}}]}}],"x":{"usage":{"prompt_tokens":5}},"usage":{"prompt_tokens":1,"completion_tokens":2}}`,
-		meter.Usage{Input: 1, Output: 2}, "io", 10,
+		meter.Usage{Input: 1, Output: 2},
+		"io", 10,
 	},
 	{"a failure", "/v1/chat/completions", meter.Events, "data: {\"error\":{\"message\":\"x\"},\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9}}\n\n", meter.Usage{}, "", 0},
 	{"no failure", "/v1/responses", meter.Whole, `{"error":null,"usage":{"input_tokens":1,"output_tokens":2}}`, meter.Usage{Input: 1, Output: 2}, "io", 0},
@@ -90,17 +95,20 @@ var answers = []answer{
 		"Anthropic, caches apart", "/v1/messages", meter.Events,
 		"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\"cache_creation_input_tokens\":20,\"cache_read_input_tokens\":30,\"output_tokens\":1}}}\n\n" +
 			"event: content_block_delta\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"Hello\"}}\n\nevent: message_delta\ndata: {\"delta\":{},\"usage\":{\"output_tokens\":15}}\n\n",
-		meter.Usage{Input: 60, Output: 15, Cached: 30}, "io", 1,
+		meter.Usage{Input: 60, Output: 15, Cached: 30},
+		"io", 1,
 	},
 	{
 		"Gemini", "/v1beta/models/hr:generateContent", meter.Whole,
 		`{"candidates":[{"content":{"parts":[{"text":"hello you"}]}}],"usageMetadata":{"promptTokenCount":10,"cachedContentTokenCount":4,"candidatesTokenCount":5,"thoughtsTokenCount":6,"toolUsePromptTokenCount":2,"totalTokenCount":23}}`,
-		meter.Usage{Input: 12, Output: 11, Cached: 4}, "io", 3,
+		meter.Usage{Input: 12, Output: 11, Cached: 4},
+		"io", 3,
 	},
 	{
 		"Gemini, streaming as one array", "/v1beta/models/hr:streamGenerateContent", meter.Whole,
 		`[{"candidates":[{"content":{"parts":[{"text":"hello"}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":1}},` + "\r\n" + `{"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":3}}]`,
-		meter.Usage{Input: 10, Output: 3}, "io", 2,
+		meter.Usage{Input: 10, Output: 3},
+		"io", 2,
 	},
 	{"Gemini, streaming", "/v1beta/models/hr:streamGenerateContent", meter.Events, "data: {\"usageMetadata\":{\"promptTokenCount\":10,\"candidatesTokenCount\":3}}\n\n", meter.Usage{Input: 10, Output: 3}, "io", 0},
 	{"Bedrock", "/model/hr/converse", meter.Whole, `{"output":{"message":{"content":[{"text":"hi"}]}},"usage":{"inputTokens":3,"outputTokens":4,"totalTokens":9,"cacheReadInputTokens":1,"cacheWriteInputTokens":1}}`, meter.Usage{Input: 5, Output: 4, Cached: 1}, "io", 1},
@@ -261,7 +269,13 @@ func TestHold(t *testing.T) {
 	for _, hide := range []bool{false, true} {
 		m := meter.New(find(t, "POST", "/v1/chat/completions"), meter.Events, meter.Options{Hide: hide, Hold: true})
 		for _, step := range []struct{ piece, passes string }{
-			{"data: {\"choices\":[{\"index\":0}]}", ""}, {"\n", ""}, {"\ndata: 1", "data: {\"choices\":[{\"index\":0}]}\n\n"}, {"\r\n\r", "data: 1\r\n\r"}, {"\n", "\n"}, {": c", ": c"}, {"\n\n", "\n\n"},
+			{"data: {\"choices\":[{\"index\":0}]}", ""},
+			{"\n", ""},
+			{"\ndata: 1", "data: {\"choices\":[{\"index\":0}]}\n\n"},
+			{"\r\n\r", "data: 1\r\n\r"},
+			{"\n", "\n"},
+			{": c", ": c"},
+			{"\n\n", "\n\n"},
 			{"event: x\ndata: [DONE]", ""},
 		} {
 			if out := m.Feed([]byte(step.piece)); string(out) != step.passes {
