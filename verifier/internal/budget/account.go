@@ -26,7 +26,8 @@ type account struct {
 	on       bool  // It stands in the queue.
 
 	allSpent, held int64         // By all, and in others' hands, at the last answer.
-	asking         int64         // What was said to be spent, in the question under way.
+	asking, needed int64         // What was said to be spent and needed, in the question under way.
+	denied         bool          // The last answer was less than what was needed.
 	askedAt        time.Time     // When that was put.
 	asked          chan struct{} // Closed when the next question is answered.
 	answering      chan struct{} // Closed when the one under way is.
@@ -160,11 +161,12 @@ func (a *account) claim(now time.Time, lease time.Duration) ledger.Claim {
 	defer a.mu.Unlock()
 	a.observe(now, lease)
 	target := a.target(now)
-	keep := min(max(a.free(now), 0), target)
+	// What calls wait for is kept as well: some may be there, and not taken yet.
+	keep := min(max(a.free(now), 0), target+a.waiting)
 	a.hold = (a.spent - a.told) + a.reserved + keep
-	a.asking, a.askedAt, a.on = a.spent, now, false
+	a.asking, a.needed, a.askedAt, a.on = a.spent, a.reserved+max(keep, a.waiting), now, false
 	a.answering, a.asked = a.asked, make(chan struct{})
-	need := a.reserved + keep + a.waiting
+	need := a.needed
 	c := ledger.Claim{
 		Account: a.name, Ends: a.end, Limit: a.most, Spent: a.spent,
 		Need: min(need, token.MaxLimit), Want: min(max(need, a.reserved+a.waiting+target), token.MaxLimit),
@@ -193,7 +195,7 @@ func (a *account) answer(s ledger.Share, until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.told, a.hold, a.until = a.asking, s.Hold, until
-	a.allSpent, a.held = s.Spent, s.Held
+	a.allSpent, a.held, a.denied = s.Spent, s.Held, s.Hold < a.needed
 	close(a.answering)
 	a.answering = nil
 }

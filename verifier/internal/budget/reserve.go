@@ -62,14 +62,15 @@ type Reservation struct {
 }
 
 type part struct {
-	l      *limit
-	a      *account
-	amount int64
+	l       *limit
+	a       *account
+	amount  int64
+	waiting int64 // What more is waited for.
 }
 
 // tries bounds how often a call asks the ledger: what it was answered may be
 // another's by the time it looks.
-const tries = 3
+const tries = 10
 
 // Reserve takes what a call may cost from all limits of its token that count it,
 // or from none. It waits for the ledger where the leases do not hold enough. The
@@ -89,7 +90,7 @@ func (b *Budgets) Reserve(ctx context.Context, s *Set, c Cost) (*Reservation, er
 		if err != nil {
 			return nil, err
 		}
-		r.parts = append(r.parts, part{l, a, 0})
+		r.parts = append(r.parts, part{l: l, a: a})
 	}
 	if r.take(c.Output, now) == nil {
 		return r, nil
@@ -132,6 +133,7 @@ func (r *Reservation) further(p *part, output int64) int64 {
 func (r *Reservation) wait(ctx context.Context, output, least int64) error {
 	ctx, cancel := context.WithTimeout(ctx, r.b.c.Wait)
 	defer cancel()
+	defer r.unwait()
 	for range tries {
 		if r.b.failed.Load() {
 			return r.unleased(output, least)
@@ -148,7 +150,9 @@ func (r *Reservation) wait(ctx context.Context, output, least int64) error {
 			if r.b.failed.Load() {
 				return r.unleased(output, least)
 			}
-			r.giveUp(least, now)
+			if !r.giveUp(least, now) {
+				continue // Another call was faster; the ledger has more.
+			}
 			return why
 		}
 		if r.take(fits, now) == nil {
@@ -175,25 +179,29 @@ func (r *Reservation) short(least int64) *part {
 	return nil
 }
 
-// giveUp notes which parts lack something even for the shortest answer, and gives
-// back what is in hand of them.
-func (r *Reservation) giveUp(least int64, now time.Time) {
+// giveUp tells whether there is not enough even for the shortest answer, by the
+// ledger's word or the token's own limit, and gives back what is in hand of that.
+func (r *Reservation) giveUp(least int64, now time.Time) (short bool) {
 	for i := range r.parts {
 		p := &r.parts[i]
 		amount := r.further(p, least)
 		p.a.mu.Lock()
-		lacks := p.a.free(now) < amount
+		denied := p.a.free(now) < amount && p.a.denied
+		over := p.a.known()+amount > p.l.most
 		p.a.mu.Unlock()
-		if lacks {
+		if denied {
 			p.a.lacks(amount, p.l.most, now)
 			r.b.ask(p.a, 0)
 		}
+		short = short || denied || over
 	}
+	return short
 }
 
 // askAll asks about each part that lacks something, and waits for the answers.
 func (r *Reservation) askAll(ctx context.Context, output int64) error {
 	now := r.b.c.Now()
+	r.unwait()
 	for i := range r.parts {
 		p := &r.parts[i]
 		if p.amount == 0 {
@@ -211,21 +219,27 @@ func (r *Reservation) askAll(ctx context.Context, output int64) error {
 		if enough {
 			continue
 		}
-		asked := r.b.ask(p.a, amount)
-		var err error
+		p.waiting = amount
 		select {
-		case <-asked:
+		case <-r.b.ask(p.a, amount):
 		case <-ctx.Done():
-			err = fmt.Errorf("%w: %w", ErrLost, ctx.Err())
-		}
-		p.a.mu.Lock()
-		p.a.waiting -= amount
-		p.a.mu.Unlock()
-		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w", ErrLost, ctx.Err())
 		}
 	}
 	return nil
+}
+
+// unwait ends the wait for what is taken by now, or is not to be had.
+func (r *Reservation) unwait() {
+	for i := range r.parts {
+		p := &r.parts[i]
+		if p.waiting > 0 {
+			p.a.mu.Lock()
+			p.a.waiting -= p.waiting
+			p.a.mu.Unlock()
+			p.waiting = 0
+		}
+	}
 }
 
 // fits is how long an answer may be, up to output, by what is in hand; or below 0,
