@@ -44,6 +44,7 @@ type upstreamSettings struct {
 	ConnectTimeout  time.Duration `yaml:"connect_timeout"`
 	ResponseTimeout time.Duration `yaml:"response_timeout"`
 	IdleTimeout     time.Duration `yaml:"idle_timeout"`
+	MaxOutput       int64         `yaml:"max_output"`
 }
 
 func (u *upstreamSettings) upstream() verifier.Upstream {
@@ -54,6 +55,7 @@ func (u *upstreamSettings) upstream() verifier.Upstream {
 		CA: u.TLS.CA, Cert: u.TLS.Cert, Key: u.TLS.Key, ServerName: u.TLS.ServerName,
 		NoHTTP2: u.HTTP2 != nil && !*u.HTTP2, H2C: u.H2C,
 		ConnectTimeout: u.ConnectTimeout, ResponseTimeout: u.ResponseTimeout, IdleTimeout: u.IdleTimeout,
+		MaxOutput: u.MaxOutput,
 	}
 }
 

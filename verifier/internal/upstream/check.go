@@ -46,6 +46,7 @@ func (c *Config) Check(report func(setting, problem string)) {
 	want((c.Cert == "") == (c.Key == ""), "tls.cert", "want both a certificate and its key, or none")
 	for setting, d := range map[string]int64{
 		"connect_timeout": int64(c.ConnectTimeout), "response_timeout": int64(c.ResponseTimeout), "idle_timeout": int64(c.IdleTimeout), "health_every": int64(c.HealthEvery),
+		"max_output": c.MaxOutput,
 	} {
 		want(d >= 0, setting, "must not be negative")
 	}
