@@ -1,7 +1,10 @@
 package issuer
 
 import (
+	"context"
+	"database/sql"
 	"net/http"
+	"time"
 
 	"github.com/gorilla/mux"
 )
@@ -21,6 +24,12 @@ func Routes() (list []string, err error) {
 		return err
 	})
 	return list, err
+}
+
+// QueryUsage asks as GET /v1/usage does, and returns how many rows there are.
+func QueryUsage(ctx context.Context, db *sql.DB, from, to time.Time, by []string, only map[string]string, whom string) (int, error) {
+	rows, err := (&Server{Config: Config{DB: db}}).queryUsage(ctx, &usageQuestion{from: from, to: to, by: by, only: only}, whom)
+	return len(rows), err
 }
 
 // OpenAPI is the document that describes them.

@@ -21,7 +21,7 @@ func metricsPage(r *prometheus.Registry, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
 }
 
-// issuerMetrics tells the state of each issuer's keys and revocations.
+// issuerMetrics tells the state of each issuer's keys, revocations and budgets.
 type issuerMetrics struct {
 	issuers []issuer
 	now     func() time.Time
@@ -37,6 +37,8 @@ var (
 	keysGeneration = describe("key_set_generation", "How often the issuer's keys have changed.")
 	keysLastGood   = describe("key_set_last_good_timestamp_seconds", "When the last good fetch of the issuer's keys was begun.")
 	keysFailed     = describe("key_set_failures_total", "Fetches that brought no keys, by reason.", "reason")
+	ledgerReady    = describe("ledger_ready", "1 while the ledger of the issuer's budgets answers.")
+	budgetsKnown   = describe("budgets", "Budgets in use here.")
 	revocationsAge = describe("revocations_generation", "The generation of the issuer's revocations that is enforced; -1 before the first.")
 )
 
@@ -63,6 +65,12 @@ func (m issuerMetrics) Collect(to chan<- prometheus.Metric) {
 		for reason, n := range s.Failed {
 			to <- prometheus.MustNewConstMetric(keysFailed, prometheus.CounterValue, float64(n), i.URL, reason)
 		}
+		answers := 1.0
+		if i.Budgets.Ready() != nil {
+			answers = 0
+		}
+		gauge(ledgerReady, answers)
+		gauge(budgetsKnown, float64(i.Budgets.Accounts()))
 		if i.Revocations != nil {
 			gauge(revocationsAge, float64(i.Revocations.Generation()))
 		}

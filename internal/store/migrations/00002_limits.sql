@@ -35,7 +35,8 @@ CREATE TABLE usage (
     unreported    BIGINT NOT NULL,        -- requests whose tokens were counted or estimated
     PRIMARY KEY (key_id, hour, identity, model)
 );
-CREATE INDEX usage_hour ON usage (hour);
+-- Holds all that is added up, so that a question about a day reads nothing else.
+CREATE INDEX usage_hour ON usage (hour, key_id, identity, model, team, grant_name, requests, input_tokens, output_tokens, cached_tokens, unreported);
 CREATE INDEX usage_identity ON usage (identity, hour);
 CREATE INDEX usage_team ON usage (team, hour);
 
