@@ -317,6 +317,25 @@ func TestClientLeavesUnpaid(t *testing.T) {
 	}
 }
 
+// TestBrokenOff does not believe what was reported before the answer broke off.
+func TestBrokenOff(t *testing.T) {
+	p := newPurse(t, func(c *verifier.Config) { c.Upstreams[0].API = "anthropic" })
+	p.answer(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}`+"\n\n"+
+			strings.Repeat(`data: {"delta":{"type":"text_delta","text":"word"}}`+"\n\n", 20))
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	r := p.limited(token.Limits{"tokens/day": 1000})
+	r.target, r.body = "/v1/messages", `{"model":"small","stream":true,"max_tokens":300,"messages":[]}`
+	p.send(r)
+	rec := p.records()[0]
+	if rec.Reason != "upstream_died" || rec.Usage != "counted" || rec.Input != 9 || rec.Output != 20 {
+		t.Errorf("record %+v", rec)
+	}
+}
+
 // TestNotWaitedFor reckons with a call that a client left before any answer: the
 // upstream is at work on it.
 func TestNotWaitedFor(t *testing.T) {

@@ -389,6 +389,24 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestLeaseEnds spends nothing of a lease that is over, though much is in hand:
+// others may have it by now.
+func TestLeaseEnds(t *testing.T) {
+	w := newWorld()
+	b, _ := w.verifier(t, nil)
+	s := set(t, token.Limits{"tokens/day": 1_000_000})
+	for range 20 { // So that some is held in advance.
+		reserve(t, b, s, call(100, 0)).Settle(100, 0)
+	}
+	w.engine.lost.Store(true)
+	w.pass(29 * time.Second)
+	reserve(t, b, s, call(1, 0)).Settle(1, 0)
+	w.pass(time.Second)
+	if r, err := b.Reserve(t.Context(), s, call(1, 0)); !errors.Is(err, budget.ErrLost) {
+		t.Errorf("after the lease: %+v, %v, want %v", r, err, budget.ErrLost)
+	}
+}
+
 func TestTooMany(t *testing.T) {
 	w := newWorld()
 	b, _ := w.verifier(t, func(c *budget.Config) { c.MaxAccounts = 2 })
