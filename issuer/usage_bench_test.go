@@ -40,7 +40,9 @@ func BenchmarkUsage(b *testing.B) {
 			only map[string]string
 			want int
 		}{
-			{"by key", []string{"key"}, nil, keys}, {"by team and model", []string{"team", "model"}, nil, 100}, {"by hour", []string{"hour"}, nil, hours},
+			{"by key", []string{"key"}, nil, keys},
+			{"by team and model", []string{"team", "model"}, nil, 100},
+			{"by hour", []string{"hour"}, nil, hours},
 			{"one key by hour", []string{"hour"}, map[string]string{"key": "key0000000000042"}, hours},
 		} {
 			b.Run(name+"/"+q.name, func(b *testing.B) {
