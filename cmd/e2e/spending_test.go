@@ -77,6 +77,12 @@ func TestSpending(t *testing.T) {
 		u := h.usage(ada, "?by=key,identity,model")
 		return len(u.Usage) == 1 && u.Usage[0].Requests == int64(calls-1)
 	})
+	other := h.enrol(grace, `{"grants":["faq"],"team":"ops"}`)
+	h.call(h.refresh(other, h.logIn("grace", "hopper").Refresh).Access, "faq-bot")
+	h.await("the issuer to know of another's call", func() bool { return len(h.usage(grace, "?by=key").Usage) == 2 })
+	if u := h.usage(ada, "?by=key"); len(u.Usage) != 1 || u.Usage[0].Key != k.ID {
+		t.Errorf("ada sees what others spent: %+v", u)
+	}
 	row := h.usage(ada, "?by=key,identity,model").Usage[0]
 	if row.Key != k.ID || row.Identity != "corp:ada" || row.Model != "faq-bot" || row.Input+row.Output > 400 || row.Input == 0 || row.Output == 0 {
 		t.Errorf("ada spent %+v", row)
@@ -84,11 +90,11 @@ func TestSpending(t *testing.T) {
 	if u := h.usage(grace, "?by=key&team=%3Dcmd"); len(u.Usage) != 1 || u.Usage[0].Requests != row.Requests {
 		t.Errorf("an admin sees %+v", u)
 	}
-	if u := h.usage(eve, ""); len(u.Usage) != 1 {
+	if u := h.usage(eve, "?by=key"); len(u.Usage) != 2 {
 		t.Errorf("an auditor sees %+v", u)
 	}
 	if u := h.usage(ada, "?identity=corp:grace"); len(u.Usage) != 0 {
-		t.Errorf("ada sees what grace spent: %+v", u)
+		t.Errorf("ada sees what grace spent, when asking: %+v", u)
 	}
 	status, csv := h.api(http.MethodGet, "/v1/usage?by=team,day&format=csv", ada.Access, "")
 	lines := strings.Split(strings.TrimSpace(string(csv)), "\n")
