@@ -13,6 +13,7 @@ import (
 
 	"github.com/hourpass/hourpass/cmd/internal/verifierd"
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/peers"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/token"
 	"github.com/hourpass/hourpass/internal/usage"
@@ -337,7 +338,16 @@ func TestWatchWarns(t *testing.T) {
 // TestLimitsOverRestarts: with the issuer's ledger nothing is forgotten when either
 // program starts anew.
 func TestLimitsOverRestarts(t *testing.T) {
-	h := startSpending(t, "    tier: free\n", "    tier: free\n    limits: {requests/day: 4}\n")
+	for name, edits := range map[string][]string{
+		"store": {},
+		"redis": {"drain_timeout: 2s\n", "drain_timeout: 2s\nledger: {url: redis://" + peers.StartRedis(t).Addr + "}\n"},
+	} {
+		t.Run(name, func(t *testing.T) { limitsOverRestarts(t, edits) })
+	}
+}
+
+func limitsOverRestarts(t *testing.T, edits []string) {
+	h := startSpending(t, append(edits, "    tier: free\n", "    tier: free\n    limits: {requests/day: 4}\n")...)
 	tok := h.forgedToken(h.makeKey(func(k *policy.Key) { k.Limits = token.Limits{"requests/day": 4} }, time.Hour))
 	for n, restart := range []func(){nil, func() {
 		h.stop("verifier")

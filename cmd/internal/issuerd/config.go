@@ -95,6 +95,14 @@ type settings struct {
 	Admins   []membersSettings `yaml:"admins"`
 	Auditors []membersSettings `yaml:"auditors"`
 
+	// Ledger is the Redis or Valkey that has what is spent of budgets. Defaults to
+	// the store.
+	Ledger struct {
+		URL      config.Secret `yaml:"url"` // It may hold a password.
+		Password config.Secret `yaml:"password"`
+		CA       string        `yaml:"ca"`
+	} `yaml:"ledger"`
+
 	// Watch says what becomes of keys that spend far more than they used to.
 	Watch watchSettings `yaml:"watch"`
 
@@ -269,6 +277,8 @@ func load(o program.Options) (*settings, map[string]policy.Grant, error) {
 	p.Check(device.Module == "" || havePKCS11, "signing.pkcs11", "this program was built without PKCS #11; build it with -tags pkcs11")
 	c.Alerts.check(p)
 	c.Watch.check(p)
+	ledger := c.Ledger.URL.Reveal()
+	p.Check(ledger == "" || strings.HasPrefix(ledger, "redis://") || strings.HasPrefix(ledger, "rediss://"), "ledger.url", "want redis:// or rediss://")
 	for i, text := range c.TrustedProxies {
 		network, err := token.ParseNetwork(text)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hourpass/hourpass/cmd/internal/program"
 	"github.com/hourpass/hourpass/internal/audit"
+	"github.com/hourpass/hourpass/internal/ledger/redisledger"
 	"github.com/hourpass/hourpass/internal/ledger/sqlledger"
 	"github.com/hourpass/hourpass/internal/policy"
 	"github.com/hourpass/hourpass/internal/seal"
@@ -203,6 +204,10 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 	if err != nil {
 		return nil, err
 	}
+	spent, err := openLedger(c, p)
+	if err != nil {
+		return nil, err
+	}
 	return issuer.New(issuer.Config{
 		URL: c.URL, Audiences: c.Audiences, Resources: c.Resources, Lifetime: c.TokenLifetime, Session: c.SessionLifetime,
 		RotationGrace: rotationGrace(c), OwnerAbsence: c.OwnerAbsence, Rates: issuer.Rates(c.Rates), Watch: c.Watch.watch(), TrustedProxies: c.proxies,
@@ -210,8 +215,19 @@ func assemble(c *settings, grants map[string]policy.Grant, p parts) (*issuer.Ser
 		Grants: grants, Providers: c.believed, Keys: machineKeys, Signer: p.signing, Ring: signingKeys{p.signing},
 		KeySet:    jwks.Handler(p.signing.Document, keySetMaxAge, nil),
 		OwnTokens: ownTokens(p.signing), VerifyClient: verifyClient, CheckClientKeys: checkClientKeys,
-		Ledger: sqlledger.New(p.db, p.now), DB: p.db, Sealer: p.sealer, Audit: p.records, Alert: alerts, Log: p.log, Now: p.now,
+		Ledger: spent, DB: p.db, Sealer: p.sealer, Audit: p.records, Alert: alerts, Log: p.log, Now: p.now,
 	})
+}
+
+func openLedger(c *settings, p parts) (issuer.Ledger, error) {
+	if c.Ledger.URL.Reveal() == "" {
+		return sqlledger.New(p.db, p.now), nil
+	}
+	redis, err := redisledger.Open(redisledger.Config{URL: c.Ledger.URL.Reveal(), Password: c.Ledger.Password.Reveal(), CA: c.Ledger.CA})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return redis, nil // It ends with the process.
 }
 
 func openSealer(c *settings) (*seal.Sealer, error) {
