@@ -67,7 +67,7 @@ var floors = map[string][]string{
 	"verifier/internal/meter":     {"verifier/internal/route"},
 
 	"cmd/internal/program":   {"ground", "cobra"},
-	"cmd/internal/issuerd":   {"ground", "internal/ledger/sqlledger", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
+	"cmd/internal/issuerd":   {"ground", "internal/ledger/sqlledger", "internal/ledger/redisledger", "cmd/internal/program", "issuer", "keys", "jwks", "jwks/ring", "jwks/ring/pkcs11", "sync"},
 	"cmd/internal/verifierd": {"ground", "internal/ledger/redisledger", "internal/ledger/remote", "cmd/internal/program", "verifier", "jwks", "keys/format", "sync", "prometheus", "verifier/extauthz"},
 	"cmd/internal/toyidp":    {"zitadel", "go-jose"},
 	"cmd/internal/toymodel":  {},
