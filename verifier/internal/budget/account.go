@@ -67,8 +67,9 @@ func (a *account) known() int64 {
 
 // take reserves an amount of what is in hand, and tells whether the lease wants
 // to be renewed: it has become small. most is the limit of the call's own token,
-// which may be lower than that of others.
-func (a *account) take(amount, most int64, now time.Time) (ok, low bool) {
+// which may be lower than that of others. waited is what the call has waited for:
+// once reserved it is not to be asked for a second time.
+func (a *account) take(amount, waited, most int64, now time.Time) (ok, low bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.most = max(a.most, most)
@@ -76,6 +77,7 @@ func (a *account) take(amount, most int64, now time.Time) (ok, low bool) {
 	if amount > free || a.known()+amount > most {
 		return false, false
 	}
+	a.waiting -= waited
 	a.reserve(amount, now)
 	return true, !a.on && free-amount < a.target(now)/2
 }

@@ -110,11 +110,12 @@ func (r *Reservation) take(output int64, now time.Time) (lacks *part) {
 		if amount == 0 {
 			continue
 		}
-		ok, low := p.a.take(amount, p.l.most, now)
+		ok, low := p.a.take(amount, p.waiting, p.l.most, now)
 		if !ok {
 			r.untake(r.parts[:i], output)
 			return p
 		}
+		p.waiting = 0
 		if low {
 			r.b.ask(p.a, 0)
 		}
@@ -291,7 +292,7 @@ func (r *Reservation) takeUnleased(output int64, now time.Time) bool {
 		if amount == 0 {
 			continue
 		}
-		if ok, _ := p.a.take(amount, p.l.most, now); !ok && !p.a.takeUnleased(amount, p.l.most, r.b.c.Allowance, now) {
+		if ok, _ := p.a.take(amount, 0, p.l.most, now); !ok && !p.a.takeUnleased(amount, p.l.most, r.b.c.Allowance, now) {
 			r.untake(r.parts[:i], output)
 			return false
 		}
